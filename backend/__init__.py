@@ -1,0 +1,1 @@
+"""Everything that also serves the plain command line; never imports Textual."""

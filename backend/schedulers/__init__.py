@@ -1,0 +1,1 @@
+"""What runs the jobs: Slurm, or Direct where there is no Slurm."""

@@ -1,0 +1,1 @@
+"""Tests of llama-tui and the real daemons they use."""

@@ -1,0 +1,64 @@
+"""The failure examples that the diagnosis is judged by.
+
+`cases.json` and the logs beside it are the 95 examples of the collection that the project was given (host names of package
+indexes replaced by neutral ones); `wordings.txt` holds further messages of the same kinds, written from what the programs print, each a block that begins with
+`== kind stage [exit=1] [signal=] [state=FAILED] [reason=] [node=]`, where `-` means not known.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_tui.backend.diagnosis.symptoms import Symptoms
+
+FOLDER = Path(__file__).parent / "fixtures" / "failures"
+
+
+@dataclass(frozen=True)
+class FailureCase:
+    """What is known of a job, and the kind that it should be told as."""
+
+    name: str
+    kind: str
+    symptoms: Symptoms
+
+
+def given_cases() -> list[FailureCase]:
+    """The collection's 95 examples."""
+    return [_given(fields) for fields in json.loads((FOLDER / "cases.json").read_text(encoding="utf-8"))]
+
+
+def _given(fields: dict[str, Any]) -> FailureCase:
+    name, kind = fields.pop("id"), fields.pop("kind")
+    log = (FOLDER / f"{name}.log").read_text(encoding="utf-8")
+    return FailureCase(name, kind, Symptoms(log, **fields))
+
+
+def wordings() -> list[FailureCase]:
+    """Further messages, one or a few lines each."""
+    blocks = ("\n" + (FOLDER / "wordings.txt").read_text(encoding="utf-8")).split("\n== ")[1:]
+    return [_wording(number, block) for number, block in enumerate(blocks, 1)]
+
+
+def _wording(number: int, block: str) -> FailureCase:
+    head, _, log = block.partition("\n")
+    kind, stage, *rest = head.split()
+    told = {"exit": "1", "signal": "-", "node": "-"}
+    told |= (
+        {"state": "-", "reason": "-"}
+        if stage in {"submit", "ssh"}
+        else {"state": "FAILED", "reason": "NonZeroExitCode"}
+    )
+    told |= dict(one.split("=", 1) for one in rest)
+    known = {name: None if text == "-" else text for name, text in told.items()}
+    exit_code, signal = (
+        None if known[name] is None else int(known[name] or 0) for name in ("exit", "signal")
+    )
+    return FailureCase(
+        f"{number:03d}-{kind}",
+        kind,
+        Symptoms(log, stage, exit_code, signal, known["state"], known["reason"], known["node"]),
+    )

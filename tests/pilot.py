@@ -1,0 +1,191 @@
+"""Driving the app as a person does: looking until something is there, clicking what can be seen."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from rich.cells import cell_len
+from textual import events
+from textual.app import App
+from textual.command import CommandPalette
+from textual.pilot import Pilot
+from textual.screen import Screen
+from textual.widget import Widget
+from textual.widgets import OptionList, Static
+
+from llama_tui.backend.site import Place
+from llama_tui.tui.app import LlamaTui
+from tests.screens import scene
+
+
+async def until(
+    pilot: Pilot[None], condition: Callable[[], bool], what: str = "", timeout: float = 60
+) -> None:
+    """Lets the app work until the condition holds."""
+    end = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, (
+            f"{what or 'condition'} never held; {pilot.app.screen}\n{painted(pilot.app)}"
+        )
+        await pilot.pause(0.05)
+
+
+def painted(app: App[None]) -> str:
+    """The screen in front as it can be read, without what a dialog covers."""
+    return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
+
+
+def text_of(app: App[None], selector: str) -> str:
+    """What a line of text says, however much of it can be seen."""
+    return str(app.screen.query_one(selector, Static).content)
+
+
+async def click(pilot: Pilot[None], selector: Any, **where: Any) -> None:
+    """Clicks a widget once it is laid out and nothing covers it."""
+    await until(pilot, lambda: bool(pilot.app.screen.query(selector)), f"{selector} to click")
+    widget = pilot.app.screen.query(selector).first()
+    await until(pilot, lambda: widget.region.area > 0, f"{selector} to be laid out")
+    await pilot.pause()
+    assert await pilot.click(selector, **where), f"{selector} is covered"
+
+
+class Person:
+    """Somebody at the terminal, who knows only what can be read on it."""
+
+    def __init__(self, pilot: Pilot[None]) -> None:
+        self.pilot = pilot
+
+    @property
+    def app(self) -> App[None]:
+        """What runs."""
+        return self.pilot.app
+
+    def lines(self) -> list[str]:
+        """What is on the screen."""
+        return painted(self.app).split("\n")
+
+    def reads(self, words: str) -> bool:
+        """Whether the words are on the screen now, in one line."""
+        return any(words in line for line in self.lines())
+
+    async def sees(self, *words: str) -> None:
+        """Waits until all of the words can be read at once."""
+        await until(self.pilot, lambda: all(map(self.reads, words)), f"{words} on the screen")
+
+    async def misses(self, words: str) -> None:
+        """Waits until the words are not on the screen any more."""
+        await until(self.pilot, lambda: not self.reads(words), f"the end of {words!r}")
+
+    async def arrives(self, screen: type[Screen[Any]]) -> None:
+        """Waits until that screen is the one in front."""
+        await until(self.pilot, lambda: isinstance(self.app.screen, screen), screen.__name__)
+
+
+class Keyboard(Person):
+    """Somebody without a mouse."""
+
+    async def press(self, *keys: str) -> None:
+        """Presses keys, one after the other."""
+        await self.pilot.press(*keys)
+
+    async def types(self, text: str) -> None:
+        """Types a text."""
+        await self.pilot.press(*text)
+
+    async def types_ahead(self, *keys: str) -> None:
+        """Presses keys faster than the app can take them, as on a slow line."""
+        for key in keys:
+            event = events.Key(key, key if len(key) == 1 else KEYS.get(key))
+            event.set_sender(self.app)
+            self.app.post_message(event)
+        await self.pilot.pause()
+
+
+KEYS = {"slash": "/", "enter": "\r"}
+
+
+class Mouse(Person):
+    """Somebody without a keyboard: clicks on words that can be read, and turns the wheel."""
+
+    def _at(self, words: str, below: str) -> tuple[int, int] | None:
+        lines = self.lines()
+        first = next((y for y, line in enumerate(lines) if below in line), len(lines))
+        for y in range(first, len(lines)):
+            if words in lines[y]:
+                before = lines[y][: lines[y].index(words)]
+                return cell_len(before) + len(words) // 2, y
+        return None
+
+    async def click(self, words: str, below: str = "", times: int = 1) -> None:
+        """Clicks on words, once they are there.
+
+        Args:
+            below: look only from the line with these words on.
+        """
+        where: list[tuple[int, int] | None] = [None]
+
+        def rests() -> bool:
+            where.append(self._at(words, below))
+            return where[-1] is not None and where[-1] == where[-2]
+
+        await until(self.pilot, rests, f"{words!r} to click")
+        await self.pilot.click(offset=where[-1] or (0, 0), times=times)
+
+    async def paste(self, text: str) -> None:
+        """Pastes with the middle button: the terminal hands the text over to where the cursor is."""
+        self.app.post_message(events.Paste(text))
+        await self.pilot.pause()
+
+    async def wheel(self, target: str | type[Widget], *, up: bool = False, times: int = 1) -> None:
+        """Turns the wheel over a widget."""
+        kind = events.MouseScrollUp if up else events.MouseScrollDown
+        widget = self.app.screen.query(target).first()
+        x, y = widget.region.offset
+        for _ in range(times):
+            self.app.screen._forward_event(kind(widget, x, y, 0, 0, 0, False, False, False, x, y))
+        await self.pilot.pause()
+
+    async def command(self, words: str) -> None:
+        """Finds a command in the palette, and clicks on it."""
+        await self.click("palette")
+        await self.arrives(CommandPalette)
+        palette = self.app.screen
+        await until(self.pilot, lambda: palette.query_one(OptionList).option_count > 0, "commands")
+        await self.scrolls_to(words, OptionList)
+        await self.click(words)
+        await until(self.pilot, lambda: self.app.screen is not palette, "the palette's end")
+
+    async def scrolls_to(self, words: str, target: str | type[Widget]) -> None:
+        """Turns the wheel until the words can be read."""
+        for _ in range(200):
+            if self.reads(words):
+                return
+            await self.wheel(target)
+        raise AssertionError(f"{words!r} is nowhere in {target}\n{painted(self.app)}")
+
+
+Somebody = TypeVar("Somebody", bound=Person)
+
+
+@asynccontextmanager
+async def sitting_at(
+    kind: type[Somebody], app: LlamaTui, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Somebody]:
+    """Somebody at the running app."""
+    app.animation_level = "none"
+    async with app.run_test(size=size, notifications=True) as pilot:
+        yield kind(pilot)
+
+
+@asynccontextmanager
+async def at_scene(
+    kind: type[Somebody], name: str, place: Place, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Somebody]:
+    """Somebody at one of the recorded screens."""
+    wanted = scene(name, place)
+    async with sitting_at(kind, wanted.app, size) as person:
+        await wanted.ready(person.pilot)
+        yield person

@@ -1,0 +1,1 @@
+"""What the tests of SSH need besides a real sshd."""

@@ -1,0 +1,23 @@
+"""The command `llama-tui`: the command line, with the screen where one is asked for."""
+
+from __future__ import annotations
+
+import os
+
+from llama_tui.backend.cli.common import UiRequest
+from llama_tui.backend.cli.main import cli
+
+
+def open_ui(request: UiRequest) -> None:
+    """Runs the app until it is left. Textual is imported here, so that no command pays for it."""
+    # Twice Textual's own: a key that comes just after a burst of log was painted waits half as long for the next frame.
+    os.environ.setdefault("TEXTUAL_FPS", "120")
+    from llama_tui.tui.app import LlamaTui
+
+    LlamaTui(request).run()
+
+
+def main() -> None:
+    """The console script's entry. What it writes is for its user alone, whatever the shell's umask."""
+    os.umask(0o077)
+    cli(obj=open_ui)

@@ -1,0 +1,184 @@
+"""Base and fine-tuned, side by side, prompt by prompt; more prompts are asked from here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from llama_tui.backend.comparison import Comparison, read_comparison
+from llama_tui.backend.comparison_pages import to_html, to_markdown
+from llama_tui.backend.errors import RunError, SchedulerError, UserError
+from llama_tui.backend.kept_run import KeptRun
+from llama_tui.backend.more_prompts import Asked, Questions, ask_more, asked_later
+from llama_tui.backend.plain import printable
+from llama_tui.backend.runs import Run
+from llama_tui.backend.site import Place
+from llama_tui.tui.background import in_background
+from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.screens.ask_prompts import AskPrompts
+from llama_tui.tui.screens.dialogs import Reading
+from llama_tui.tui.screens.saving import save_text
+from llama_tui.tui.widgets.answers import MODES, AnswersView
+
+# Seconds between looks, only while answers are awaited.
+LOOK_EVERY = 5.0
+Page = Callable[[Sequence[Comparison], str], str]
+
+
+class ComparisonScreen(Screen[None]):
+    """Shows comparison.json of a run, and the answers to prompts asked later."""
+
+    BINDINGS = [
+        Binding("a", "ask", "Ask more"),
+        Binding("n", "go(1)", "Next"),
+        Binding("p", "go(-1)", "Prev"),
+        Binding("g", "mode", "Mode"),
+        Binding("m", "save('md')", "Markdown"),
+        Binding("h", "save('html')", "HTML"),
+        Binding("r", "reload", "Look again", show=False),
+        Binding("escape,o", "app.pop_screen", "Back"),
+        Binding("q", "app.quit", "Quit", show=False),
+    ]
+
+    def __init__(self, place: Place, run_id: str) -> None:
+        super().__init__()
+        self._place = place
+        self._run_id = run_id
+        self._comparison: Comparison | None = None
+        self._later: list[Asked] = []
+        self._mode = MODES[0]
+        self._settings: Questions | None = None
+
+    @cached_property
+    def _run(self) -> KeptRun:
+        return KeptRun(self._place, self._run_id, hosts_of(self.app))
+
+    def compose(self) -> ComposeResult:
+        yield Static(printable(f"Base and fine-tuned  ·  {self._run_id}"), id="title", markup=False)
+        yield Static("… reading", id="held-out", markup=False)
+        yield AnswersView(id="answers")
+        yield Static("", id="awaited", markup=False)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Reads the files, and looks again while answers are awaited."""
+        self.query_one("#awaited").display = False
+        self.query_one(AnswersView).focus()
+        self.action_reload()
+        self.set_interval(LOOK_EVERY, self._look_again)
+
+    def on_unmount(self) -> None:
+        """Jobs go on; only our looking ends."""
+        threading.Thread(target=self._run.close, daemon=True).start()
+
+    def action_reload(self) -> None:
+        """Reads it again."""
+        self._load()
+
+    def _look_again(self) -> None:
+        if any(asked.state.active for asked in self._later):
+            self._load()
+
+    @work(exclusive=True, group="comparison", exit_on_error=False)
+    async def _load(self) -> None:
+        try:
+            found = await in_background(lambda: self._run.do(_read))
+        except UserError as error:
+            self._tell_header(f"{error.message}. {error.hint}")
+            return
+        self._comparison, self._later, problem = found
+        self._tell_header(problem if self._comparison is None else _header(self._comparison))
+        await self._show()
+
+    async def _show(self) -> None:
+        await self.query_one(AnswersView).show(self._comparison, self._later, self._mode)
+        awaited = [asked for asked in self._later if asked.state.active]
+        line = self.query_one("#awaited", Static)
+        line.display = bool(awaited)
+        line.update(
+            "  ".join(printable(f"… {one.number}: {one.state} {one.job_id} {one.reason}") for one in awaited)
+        )
+
+    def _tell_header(self, words: str) -> None:
+        self.query_one("#held-out", Static).update(printable(words.strip()))
+
+    def action_go(self, by: int) -> None:
+        """Scrolls to the next or the previous prompt."""
+        self.query_one(AnswersView).go(by)
+
+    async def action_mode(self) -> None:
+        """Greedy answers, sampled ones, or both."""
+        self._mode = MODES[(MODES.index(self._mode) + 1) % len(MODES)]
+        self.notify(f"Answers shown: {self._mode}.", timeout=2)
+        await self._show()
+
+    @work(exclusive=True, group="ask", exit_on_error=False)
+    async def action_ask(self) -> None:
+        """Asks for prompts and has them answered by a new short job."""
+        try:
+            first = self._settings
+            if first is None:
+                first = await in_background(lambda: self._run.do(_first_questions))
+            asked = await self.app.push_screen_wait(AskPrompts(first))
+            if asked is None:
+                return
+            self._settings = asked
+            self.notify("…", timeout=1)
+            number = await in_background(lambda: self._run.do(lambda run: ask_more(run, asked)))
+        except UserError as error:
+            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            return
+        self.notify(f"Asked ({number}). The answers are shown here when they are there.")
+        self._load()
+
+    @work(exclusive=True, group="save", exit_on_error=False)
+    async def action_save(self, kind: str) -> None:
+        """Writes a page of Markdown, or one HTML file, on this computer."""
+        pages = [self._comparison, *(asked.comparison for asked in self._later)]
+        there = [page for page in pages if page is not None]
+        if not there:
+            self.notify("There are no answers to save yet.", severity="warning")
+            return
+        make: Page = to_html if kind == "html" else to_markdown
+        name = f"{self._run_id}.{kind}"
+        path = await save_text(self.app, "Save the comparison as", name, lambda: make(there, self._run_id))
+        if path is not None:
+            self.notify(f"Saved {path}.", markup=False)
+
+
+def _read(run: Run) -> tuple[Comparison | None, list[Asked], str]:
+    """The run's comparison, what was asked later, and why something of it is not there."""
+    problem = ""
+    comparison = None
+    try:
+        comparison = read_comparison(run)
+    except RunError as error:
+        problem = f"{error.message}. {error.hint}"
+    try:
+        return comparison, asked_later(run), problem
+    except SchedulerError as error:
+        return comparison, [], f"{problem} {error.message}"
+
+
+def _first_questions(run: Run) -> Questions:
+    settings = run.settings
+    return Questions(**settings.inference.model_dump(), seed=settings.training.seed)
+
+
+def _header(comparison: Comparison) -> str:
+    held = comparison.held_out
+    lines = ["No records were held out: no loss was measured."]
+    if held is not None:
+        lines = [
+            f"held-out loss: base {held.base_loss:.3f}, fine-tuned {held.fine_tuned_loss:.3f}   perplexity: "
+            f"{held.base_perplexity:.1f}, {held.fine_tuned_perplexity:.1f}",
+            f"{held.words} ({held.records} records)",
+        ]
+    return "\n".join([*lines, *(f"⚠ {words}" for words in comparison.warnings)])

@@ -1,0 +1,381 @@
+"""One run as it happens: stages, log, queue, loss; a failed stage is run again with one key."""
+
+from __future__ import annotations
+
+import gc
+import time
+from functools import partial
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
+from textual.events import Resize
+from textual.message import Message
+from textual.widgets import Button, DataTable, Footer, Input, Static
+
+from llama_tui.backend.errors import UserError
+from llama_tui.backend.explain import explain
+from llama_tui.backend.live import LinkChanged, LiveEvent, LogRead, MetricsRead, SnapshotTaken
+from llama_tui.backend.plain import printable
+from llama_tui.backend.remaining import Expectations, learn, rough_text, whole_run
+from llama_tui.backend.report_text import MARKS, duration
+from llama_tui.backend.runs import Snapshot
+from llama_tui.backend.site import Place
+from llama_tui.backend.stages import Stage
+from llama_tui.backend.states import StageState
+from llama_tui.tui.background import in_background
+from llama_tui.tui.notifying import tell_terminal
+from llama_tui.tui.screens.run_actions import RunScreen
+from llama_tui.tui.widgets.action_label import ActionLabel
+from llama_tui.tui.widgets.failure_panel import FailurePanel, needs_explaining
+from llama_tui.tui.widgets.log_pane import LogPane
+from llama_tui.tui.widgets.loss_plot import LossPlot
+from llama_tui.tui.widgets.queue_pane import QueuePane
+from llama_tui.tui.widgets.tables import StageTable
+
+WIDE, HIGH = 132, 32
+PANES = ("log", "queue", "loss")
+_FOCUS = {"log": "#log", "queue": "#queue", "loss": "#pane-loss"}
+
+
+class Live(Message):
+    """Something that LiveRun tells, handed over to the UI thread."""
+
+    def __init__(self, event: LiveEvent) -> None:
+        super().__init__()
+        self.event = event
+
+
+class MonitorScreen(RunScreen):
+    """Shows a run.
+
+    Args:
+        place: where it is.
+        run_id: its name; empty for the newest there.
+    """
+
+    BINDINGS = [
+        Binding("r", "rerun", "Rerun"),
+        Binding("t", "other_settings", "Rerun with other settings", show=False),
+        Binding("c", "cancel", "Cancel"),
+        Binding("k", "report", "Report for a colleague", show=False),
+        Binding("o", "compare", "Answers"),
+        Binding("s", "script", "Script", show=False),
+        Binding("slash", "log('search')", "Find", priority=True),
+        Binding("n", "log('next')", "Next match", show=False),
+        Binding("N", "log('previous')", "Previous match", show=False),
+        Binding("e", "log('first_error')", "First error", show=False),
+        Binding("w", "log('wrap')", "Wrap the log", show=False),
+        Binding("y", "log('copy')", "Copy selection or line", show=False),
+        Binding("p", "log('pager')", "Log in $PAGER", show=False),
+        Binding("left_square_bracket", "log('older')", "Attempt before", show=False),
+        Binding("right_square_bracket", "log('newer')", "Attempt after", show=False),
+        Binding("1", "pane('log')", "Log", show=False),
+        Binding("2", "pane('queue')", "Queue", show=False),
+        Binding("3", "pane('loss')", "Loss", show=False),
+        Binding("z", "zoom", "Zoom the pane", show=False),
+        Binding("a", "more", "All of what failed, or two lines", show=False),
+        Binding("m", "queue('scope')", "Queue: this run / mine / all", show=False),
+        Binding("x", "retry", "Connect now", show=False),
+        Binding("escape", "leave", "Runs"),
+        Binding("q", "app.quit", "Quit"),
+    ]
+
+    def __init__(self, place: Place, run_id: str) -> None:
+        super().__init__(place, run_id)
+        self.expected = Expectations()
+        self._pinned: tuple[Stage, int] | None = None
+        self._lost_since: float | None = None
+        self._told_end: StageState | None = None
+        self._diagnosing: set[tuple[Stage, int, StageState]] = set()
+
+        # Kept, since pieces of the log come on other threads, also while the screen goes away.
+        self._log_pane = LogPane(lambda: self.live, id="pane-log")
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="title", markup=False)
+        yield Static("", id="link", markup=False)
+        yield Static("", id="alarm", markup=False)
+        yield FailurePanel()
+        with Container(id="body"):
+            with Vertical(id="top"):
+                yield StageTable(id="stages")
+                with Horizontal(id="tabs", classes="bar"):
+                    for number, name in enumerate(PANES, 1):
+                        act = partial(self.action_pane, name)
+                        yield ActionLabel(f"{number} {name}", act, str(number), id=f"tab-{name}")
+                    yield Static("", classes="gap")
+                    yield ActionLabel(
+                        "script", self.action_script, "s  the script of this stage", id="do-script"
+                    )
+                    yield ActionLabel("zoom", self.action_zoom, "z  the pane alone", id="do-zoom")
+            yield self._log_pane
+            yield QueuePane(lambda: self.live, id="pane-queue")
+            yield LossPlot(id="pane-loss")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begins to look."""
+        for hidden in ("#link", "#alarm"):
+            self.query_one(hidden).display = False
+        for pane in PANES:
+            self.query_one(f"#pane-{pane}").add_class("pane")
+        self._show_title()
+        self._activate("log")
+        self.query_one(StageTable).focus()
+        self.live.start()
+        self.set_interval(1.0, self._tick)
+
+    def on_unmount(self) -> None:
+        """Jobs go on; only our looking ends."""
+        self.live.close()
+
+    @property
+    def stage(self) -> Stage:
+        """The one under the cursor."""
+        return self.query_one(StageTable).stage
+
+    def back_to_current(self) -> None:
+        """The log follows the run again."""
+        self._pinned = None
+
+    def tell(self, event: LiveEvent) -> None:
+        """Hands over what happens, to the UI thread."""
+        if isinstance(event, LogRead):
+            # Not a message each: a burst would bury every key that is pressed.
+            self._log_pane.take(event)
+        else:
+            self.post_message(Live(event))
+
+    @on(Live)
+    def _take(self, message: Live) -> None:
+        match message.event:
+            case SnapshotTaken(snapshot):
+                self._take_snapshot(snapshot)
+            case MetricsRead(points, fresh, resumed):
+                self.query_one(LossPlot).add(points, fresh, resumed)
+            case LinkChanged():
+                self._take_link(message.event)
+
+    # --- what came in
+
+    def _take_snapshot(self, snapshot: Snapshot) -> None:
+        first = self.snapshot is None
+        self.snapshot = snapshot
+        self._show_title()
+        self._show_stages()
+        self._show_failure()
+        self._choose_log()
+        if first:
+            self.query_one(StageTable).move_cursor(row=snapshot.current.stage.number)
+            self._learn()
+            # All that was made until now stays: looking through it for garbage would hold up keys for 100 ms.
+            gc.freeze()
+        if snapshot.finished and not first and self._told_end is not snapshot.state:
+            self._tell_end(snapshot)
+        self._told_end = snapshot.state if snapshot.finished else None
+
+    def _tell_end(self, snapshot: Snapshot) -> None:
+        if snapshot.state is StageState.DONE:
+            words = "All seven stages are done"
+            self.notify(f"{words}. Press o for the two models' answers.", timeout=15)
+        else:
+            words = f"{snapshot.current.stage} {snapshot.state}"
+            self.notify(words, severity="error", timeout=15, markup=False)
+        tell_terminal(self.app, f"llama-tui: {snapshot.run_id}", words)
+
+    @work(exclusive=True, group="learn", exit_on_error=False)
+    async def _learn(self) -> None:
+        """What earlier runs tell of how long this one takes; without them nothing is claimed."""
+        try:
+            self.expected = await in_background(lambda: self.live.do(learn))
+        except UserError:
+            return
+        self._show_stages()
+
+    def _take_link(self, change: LinkChanged) -> None:
+        bar = self.query_one("#link", Static)
+        bar.display = not change.connected
+        if change.connected:
+            self._lost_since = None
+            return
+        self._lost_since = self._lost_since or time.monotonic()
+        again = (
+            f" Trying again in {change.retry_in:.0f} s (x: now)." if change.retry_in else " (x: try again)"
+        )
+        bar.update(printable(f"⚠ {change.words}.{again} The jobs go on; below is what was known last."))
+
+    # --- what is shown
+
+    def _now(self) -> float:
+        return time.time() + self.live.clock_offset
+
+    def _tick(self) -> None:
+        if self.snapshot is None:
+            return
+        if not self.snapshot.finished:
+            self._show_stages()
+        self._show_title()
+        now, wide = self._now(), self.has_class("wide") and not self.has_class("zoomed")
+        queue, plot = self.query_one(QueuePane), self.query_one(LossPlot)
+        queue.tick(now, wide or queue.has_class("active"))
+        training = self.snapshot.view(Stage.FINETUNE)
+        trains = training.state is StageState.RUNNING
+        plot.tick(now if trains else None, wide or plot.has_class("active"), training.started or 0.0)
+        words = "\n".join(f"⚠ {one}" for one in plot.alarms)
+        if self.query_one("#alarm").display != bool(words):
+            self.query_one("#alarm").display = bool(words)
+        self._write("#alarm", words)
+
+    def _write(self, selector: str, words: str) -> None:
+        """Repaints only what has changed."""
+        line = self.query_one(selector, Static)
+        if str(line.content) != words:
+            line.update(words)
+
+    def _show_title(self) -> None:
+        parts = [self._run_id or "newest run"]
+        if self.snapshot is None:
+            parts.append("… connecting")
+        else:
+            state = self.snapshot.state
+            parts.append(f"{MARKS[state]} {state}")
+            points = self.query_one(LossPlot).points
+            left = whole_run(self.snapshot.views, self._now(), self.expected, points)
+            if left is not None and not self.snapshot.finished:
+                parts.append(f"about {rough_text(left)} left")
+            if self.snapshot.problem:
+                parts.append(f"⚠ the scheduler does not answer: {printable(self.snapshot.problem)}")
+        if self._lost_since is not None:
+            parts.append(f"not connected for {duration(time.monotonic() - self._lost_since)}")
+        # Last, since a narrow terminal has no room for all.
+        self._write("#title", "  ·  ".join([*parts, self.place.label]))
+        problem = self.snapshot.problem if self.snapshot else ""
+        self.query_one("#title").tooltip = Content(printable(problem)) if problem else None
+
+    def _show_stages(self) -> None:
+        if self.snapshot is None:
+            return
+        now, points = self._now(), self.query_one(LossPlot).points
+        self.query_one(StageTable).show_stages(self.snapshot.views, now, self.expected, points)
+        self.query_one(QueuePane).take(self.snapshot, now)
+
+    def _show_failure(self) -> None:
+        """What failed at once; why, and what to do, as soon as its log was looked at."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        view = snapshot.current
+        key = (view.stage, view.attempt, view.state)
+        self.query_one(FailurePanel).show(snapshot, self.diagnoses.get(key))
+        if needs_explaining(view) and key not in self.diagnoses and key not in self._diagnosing:
+            self._diagnosing.add(key)
+            self._diagnose(key)
+
+    @work(exclusive=True, group="diagnosis", exit_on_error=False)
+    async def _diagnose(self, key: tuple[Stage, int, StageState]) -> None:
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        try:
+            found = await in_background(lambda: self.live.do(lambda run: explain(run, snapshot, key[0])))
+        except UserError:
+            # Asked again with the next snapshot, when the link is back.
+            self._diagnosing.discard(key)
+            return
+        self.diagnoses[key] = found
+        self._show_failure()
+
+    # --- which log
+
+    def _choose_log(self) -> None:
+        """Shows the log of the stage that matters now, unless somebody chose another."""
+        if self.snapshot is None:
+            return
+        stage, attempt = self._pinned or (self.snapshot.current.stage, 0)
+        view = self.snapshot.view(stage)
+        last = max(1, view.attempt)
+        nothing = "Nothing yet." if view.started else f"{stage} has not begun ({view.state}). {view.reason}"
+        pane = self._log_pane
+        pane.choose(stage, attempt or last, last, printable(nothing), self._pinned is not None)
+
+    @on(DataTable.RowSelected, "#stages")
+    def _stage_chosen(self) -> None:
+        if self.snapshot is None:
+            return
+        stage = self.query_one(StageTable).stage
+        self._pinned = None if stage is self.snapshot.current.stage else (stage, 0)
+        self._choose_log()
+        self._activate("log")
+
+    @on(LogPane.AttemptChosen)
+    def _attempt_chosen(self, event: LogPane.AttemptChosen) -> None:
+        shown = self._log_pane.shown
+        if self.snapshot is None or shown is None:
+            return
+        last = max(1, self.snapshot.view(shown.stage).attempt)
+        wanted = min(max(1, shown.attempt + event.by), last)
+        current = shown.stage is self.snapshot.current.stage and wanted == last
+        self._pinned = None if current else (shown.stage, wanted)
+        self._choose_log()
+        self._activate("log")
+
+    # --- panes
+
+    def on_resize(self, event: Resize) -> None:
+        """Wide terminals show everything at once."""
+        self.set_class(event.size.width >= WIDE and event.size.height >= HIGH, "wide")
+        self.query_one(FailurePanel).fit()
+
+    def action_pane(self, name: str) -> None:
+        """Shows a pane and puts the cursor into it."""
+        self._activate(name)
+        self.query_one(_FOCUS[name]).focus()
+
+    def action_log(self, command: str) -> None:
+        """A key of the log pane, wherever the cursor is."""
+        self._activate("log")
+        self._log_pane.commands[command]()
+
+    def action_queue(self, command: str) -> None:
+        """A key of the queue pane."""
+        self.query_one(QueuePane).commands[command]()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A slash in the search line is text."""
+        if (action, parameters) == ("log", ("search",)):
+            return not isinstance(self.focused, Input)
+        return super().check_action(action, parameters)
+
+    def action_more(self) -> None:
+        """All that is known of a failure, or two lines of it."""
+        self.query_one(FailurePanel).toggle()
+
+    def action_zoom(self) -> None:
+        """The pane alone, or everything again."""
+        self.toggle_class("zoomed")
+        self.query_one("#do-zoom").set_class(self.has_class("zoomed"), "on")
+
+    def _activate(self, name: str) -> None:
+        for pane in PANES:
+            self.query_one(f"#pane-{pane}").set_class(pane == name, "active")
+            self.query_one(f"#tab-{pane}").set_class(pane == name, "on")
+
+    # --- actions
+
+    @on(Button.Pressed, "#failure-buttons Button")
+    async def _button(self, event: Button.Pressed) -> None:
+        await self.run_action(f"screen.{event.button.name}")
+
+    def action_leave(self) -> None:
+        """Ends a search, or a zoom, else goes to the list of runs."""
+        if self._log_pane.end_search():
+            return
+        if self.has_class("zoomed"):
+            self.action_zoom()
+            return
+        from llama_tui.tui.screens.runs import RunsScreen
+
+        self.app.switch_screen(RunsScreen())

@@ -1,0 +1,442 @@
+"""The wizard: seven steps, checked together, one key from launch at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.events import DescendantFocus
+from textual.widget import Widget
+from textual.widgets import ContentSwitcher, Footer, Input, Static
+
+from llama_tui.backend import places
+from llama_tui.backend.consequences import layout_lines, training_lines
+from llama_tui.backend.data_look import look_at_data, look_text
+from llama_tui.backend.errors import UserError
+from llama_tui.backend.foresight import estimate_text, foreseen, warnings
+from llama_tui.backend.plain import printable
+from llama_tui.backend.preflight.check import check_line
+from llama_tui.backend.preflight.checks import run_checks
+from llama_tui.backend.settings import Settings, Stack, defaults
+from llama_tui.backend.site import Place, Site, connect
+from llama_tui.tui.background import in_background
+from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.launching import TokenWish, launch
+from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.patient import PatientScreen
+from llama_tui.tui.screens.settings_files import open_settings, save_settings
+from llama_tui.tui.steps.answers import Answers
+from llama_tui.tui.steps.forms import (
+    LORA,
+    RESOURCES,
+    REVIEW,
+    STEPS,
+    TOKEN,
+    USUAL,
+    WHERE,
+    StepForm,
+    step_named,
+    step_of,
+)
+from llama_tui.tui.steps.pane import StepPane
+from llama_tui.tui.steps.review import ReviewPane
+from llama_tui.tui.steps.token import TokenPane
+from llama_tui.tui.steps.where import WherePane
+from llama_tui.tui.widgets.choice import Choice
+from llama_tui.tui.widgets.fields import FieldRow
+from llama_tui.tui.widgets.host_paths import HostPaths
+from llama_tui.tui.widgets.rail import RailStep
+
+DRAFT_PAUSE = 0.5
+
+
+class WizardScreen(PatientScreen):
+    """Asks for everything once.
+
+    Args:
+        settings: the first answers.
+        review: begin at the last step.
+        field: the field to begin at, `token` for the token; empty for the first one of the step.
+        step: the step to begin at, where no field is named.
+        why: what to tell, once, of the field where it begins.
+    """
+
+    BINDINGS = [
+        # Ctrl+N and Ctrl+T never reach a page in a browser.
+        Binding("ctrl+n,f8", "next", "Next step", priority=True),
+        Binding("ctrl+b", "back", "Back", priority=True),
+        Binding("ctrl+l", "launch", "Launch", priority=True),
+        Binding("ctrl+s", "save", "Save TOML", priority=True),
+        Binding("ctrl+o", "open", "Open TOML", priority=True, show=False),
+        Binding("ctrl+d", "look", "Look at the data", priority=True, show=False),
+        Binding("ctrl+t,f2", "test", "Test connection", priority=True, show=False),
+        Binding("ctrl+r", "start_over", "Start over", priority=True, show=False),
+        Binding("escape", "leave", "Runs"),
+    ]
+
+    def __init__(
+        self,
+        settings: Settings,
+        review: bool = False,
+        *,
+        field: str = "",
+        step: StepForm = WHERE,
+        why: str = "",
+    ) -> None:
+        super().__init__()
+        self.answers = Answers(settings)
+        self._first = REVIEW if review else step_of(field) if field else step
+        self._step = self._first
+        self._field = field
+        self._why = why
+        self._told_at: Widget | None = None
+        self._going = asyncio.Lock()
+        # Whoever is led to a step further on has been at those before it.
+        self._visited: set[StepForm] = set() if review else set(STEPS[: STEPS.index(self._first)])
+        self._launching = False
+        self._launched = False
+        self._rows: list[FieldRow] = []
+        self._host_names: list[str] = []
+        self._site: Site | None = None
+
+    @classmethod
+    def resumed(cls) -> WizardScreen:
+        """The wizard where it was interrupted; with the defaults where none was."""
+        draft = places.load_draft()
+        if draft is None:
+            return cls(defaults(Stack.NEURON))
+        step, field = places.draft_at()
+        return cls(draft, field=field if step_of(field).key == step else "", step=step_named(step))
+
+    @property
+    def settings(self) -> Settings:
+        """The last answers that were right."""
+        return self.answers.settings
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong, by field."""
+        pane = self._token_pane
+        token = {TOKEN.key: pane.problem} if pane is not None and pane.problem else {}
+        return self.answers.problems | token
+
+    def compose(self) -> ComposeResult:
+        yield Static("llama-tui: fine-tune a Llama", id="title", markup=False)
+        with Horizontal(id="wizard"):
+            with Vertical(id="rail"):
+                for step in STEPS:
+                    yield RailStep(step)
+            with ContentSwitcher(id="steps", initial=f"step-{self._first.key}"):
+                yield self._make(self._first)
+        yield Static("", id="live", markup=False)
+        yield Static("", id="help", markup=False)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Shows the first step; what takes time comes after it."""
+        self._take()
+        self._arrive(self._field)
+        self._look_up_hosts()
+
+    @work(exclusive=True, group="hosts", exit_on_error=False)
+    async def _look_up_hosts(self) -> None:
+        self._host_names += await in_background(hosts_of(self.app).names)
+
+    # --- steps
+
+    async def _go(self, step: StepForm, field: str = "") -> None:
+        # By key and by mouse at once it would be made twice.
+        async with self._going:
+            self.hold_keys()
+            self._take()
+            self._visited.add(self._step)
+            switcher = self.query_one(ContentSwitcher)
+            if not switcher.query(f"#step-{step.key}"):
+                await switcher.add_content(self._make(step), set_current=False)
+                self._take()
+            self._step = step
+            switcher.current = f"step-{step.key}"
+            self._arrive(field)
+
+    def _arrive(self, field: str) -> None:
+        pane, step = self._pane(self._step), self._step
+        self._show_problems()
+        if isinstance(pane, ReviewPane):
+            pane.show(self.settings, self.problems, warnings(self.settings))
+            self._inspect(pane)
+        self._show_live()
+        self._field = field
+        self.give_focus(pane.stop_at(field))
+        self._save_draft()
+        if step not in {WHERE, REVIEW}:
+            self._reach(places.place_of(self.settings))
+
+    def _make(self, step: StepForm) -> StepPane:
+        suggesters = {name: HostPaths(lambda: self._site, usual) for name, usual in USUAL.items()}
+        suggesters["where.host"] = HostPaths(lambda: None, self._host_names)
+        pane = _PANES.get(step, StepPane)(step, self.settings, suggesters)
+        self._rows += pane.rows
+        return pane
+
+    def _pane(self, step: StepForm) -> StepPane:
+        return self.query_one(f"#step-{step.key}", StepPane)
+
+    @property
+    def _token_pane(self) -> TokenPane | None:
+        return next(iter(self.query(TokenPane)), None)
+
+    async def action_next(self) -> None:
+        """To the following step."""
+        await self.all_typed()
+        at = STEPS.index(self._step)
+        if at + 1 < len(STEPS):
+            await self._go(STEPS[at + 1])
+
+    async def action_back(self) -> None:
+        """To the step before; nothing is lost."""
+        await self.all_typed()
+        at = STEPS.index(self._step)
+        if at:
+            await self._go(STEPS[at - 1])
+
+    @on(RailStep.Chosen)
+    async def _rail_chosen(self, event: RailStep.Chosen) -> None:
+        await self._go(event.step)
+
+    @on(Input.Submitted)
+    @on(Choice.Submitted)
+    async def _enter(self, event: Input.Submitted | Choice.Submitted) -> None:
+        """Enter goes to the next field, after the last one to the next step."""
+        stops = [widget for widget in self._pane(self._step).stops() if widget.display]
+        control = event.control
+        at = stops.index(control) if control in stops else len(stops)
+        if at + 1 < len(stops):
+            stops[at + 1].focus()
+        else:
+            await self.action_next()
+
+    # --- answers
+
+    def _take(self) -> None:
+        """Takes all answers together, and shows what follows from them."""
+        rows = [row for row in self._rows if row.ready]
+        self.answers.take({row.path: row.answer for row in rows}, {row.path for row in rows if row.given})
+        for row in rows:
+            if row.path in self.answers.given:
+                row.show_follows(None)
+            else:
+                row.show(self.answers.shown(row.path), self.answers.followed.get(row.path))
+
+    def _show_problems(self) -> None:
+        problems = self.problems
+        broken = {step_of(field) for field in problems}
+        for row in self._rows:
+            if not row.ready:
+                continue
+            visited = step_of(row.path) in self._visited or row.touched
+            row.show_problem(problems.get(row.path, "") if visited else "")
+        for rail in self.query(RailStep):
+            step = rail.step
+            rail.show(current=step is self._step, broken=step in broken, visited=step in self._visited)
+        for where in self.query(WherePane):
+            where.place = None if WHERE in broken else places.place_of(self.settings)
+
+    @on(Input.Changed)
+    @on(Choice.Changed)
+    def _changed(self) -> None:
+        self._take()
+        self._show_live()
+
+    @on(FieldRow.Left)
+    def _field_left(self) -> None:
+        self._take()
+        self._show_problems()
+        self._save_draft()
+
+    @work(exclusive=True, group="live", exit_on_error=False)
+    async def _show_live(self) -> None:
+        """What the answers come to, below the steps where they decide it."""
+        live, settings = self.query_one("#live", Static), self.answers.loose
+        live.display = self._step in {LORA, RESOURCES}
+        if self._step is RESOURCES:
+            live.update("\n".join(layout_lines(settings)))
+        elif self._step is LORA:
+            found = await in_background(lambda: foreseen(settings, None))
+            live.update("\n".join(training_lines(settings, found)))
+
+    @on(DescendantFocus)
+    def _show_help(self, event: DescendantFocus) -> None:
+        widget, pane = event.widget, self._pane(self._step)
+        if pane not in widget.ancestors:
+            return
+        self._told_at = self._told_at or widget
+        if widget is not self._told_at:
+            self._why = ""
+        row = pane.row_of(widget)
+        self._field = row.path if row else TOKEN.key if widget.id == TOKEN.key else ""
+        words = [self._why, pane.help_of(widget)]
+        self.query_one("#help", Static).update("\n".join(one for one in words if one))
+
+    @work(exclusive=True, group="site", exit_on_error=False)
+    async def _reach(self, place: Place) -> None:
+        """A connection for completing paths and looking at data; without one the wizard works all the same."""
+        if self._site is not None and self._site.link.alive and self._site.place == place:
+            return
+        self._drop_site()
+        hosts = hosts_of(self.app)
+        try:
+            self._site = await in_background(lambda: connect(place, hosts))
+        except UserError:
+            self._site = None
+
+    @work(exclusive=True, group="inspect", exit_on_error=False)
+    async def _inspect(self, pane: ReviewPane) -> None:
+        """What the run will take, then whether the host has all that it needs."""
+        settings = self.settings
+        pane.show_estimate(estimate_text(await in_background(lambda: foreseen(settings, None))))
+        await self._reach(places.place_of(settings)).wait()
+        site = self._site
+        if site is None:
+            pane.show_checks("The host could not be reached: test the connection in the Where step.")
+            return
+        try:
+            pane.show_estimate(estimate_text(await in_background(lambda: foreseen(settings, site))))
+            pane.show_checks("… looking at the host")
+            checks = await in_background(lambda: run_checks(site, settings))
+        except UserError as error:
+            pane.show_checks(f"{error.message}. {error.hint}")
+            return
+        pane.show_checks("\n".join(check_line(check) for check in checks))
+
+    def _drop_site(self) -> None:
+        site, self._site = self._site, None
+        if site is not None:
+            threading.Thread(target=site.close, daemon=True).start()
+
+    async def on_unmount(self) -> None:
+        """The connection was the wizard's own; the answers are there at the next start."""
+        self._drop_site()
+        await in_background(self._keep_draft)
+
+    @work(exclusive=True, group="look", exit_on_error=False)
+    async def action_look(self) -> None:
+        """Shows the first records of the data set as the model will see them, and their lengths."""
+        await self.all_typed()
+        self._take()
+        settings, site = self.settings, self._site
+        try:
+            look = await in_background(lambda: look_at_data(site, settings))
+        except UserError as error:
+            self.notify(f"{error.message}. {error.hint}", severity="warning", markup=False)
+            return
+        self.app.push_screen(Reading(settings.model.dataset, printable(look_text(look))))
+
+    @work(exclusive=True, group="draft", exit_on_error=False)
+    async def _save_draft(self) -> None:
+        # Fields that are passed through, one Enter after another, are worth one draft.
+        await asyncio.sleep(DRAFT_PAUSE)
+        await in_background(self._keep_draft)
+
+    def _keep_draft(self) -> None:
+        draft = self.settings, self._step.key, self._field
+        if not self._launched:
+            places.save_draft(*draft)
+
+    # --- the end
+
+    @on(ReviewPane.Wanted)
+    async def _wanted(self, event: ReviewPane.Wanted) -> None:
+        if event.what == "launch":
+            await self.action_launch()
+        elif event.what == "save":
+            self.action_save()
+
+    async def action_test(self) -> None:
+        """Tries the connection of the Where step."""
+        await self.all_typed()
+        self._take()
+        self._show_problems()
+        for pane in self.query(WherePane):
+            pane.test_connection()
+
+    async def action_launch(self) -> None:
+        """Launches when every answer is right; else goes to the first that is not."""
+        await self.all_typed()
+        self._take()
+        self._visited.update(STEPS)
+        self._show_problems()
+        if self.problems:
+            self._go_to_problem(next(iter(self.problems)))
+        elif not self._launching:
+            self._launching = True
+            self._launch(self.settings)
+
+    @work(exclusive=True, group="go", exit_on_error=False)
+    async def _go_to_problem(self, field: str) -> None:
+        await self._go(step_of(field), field)
+        # A field says itself what is wrong with it.
+        if field not in self._step.fields:
+            self.notify(f"{field}: {self.problems.get(field, '')}", severity="error", markup=False)
+
+    @work(exclusive=True, group="launch", exit_on_error=False)
+    async def _launch(self, settings: Settings) -> None:
+        pane = self._token_pane
+        token = pane.wish if pane is not None else TokenWish()
+        title = self.query_one("#title", Static)
+
+        def tell(words: str) -> None:
+            self.app.call_from_thread(title.update, f"launching: {words}")
+
+        def warn(words: str) -> None:
+            self.app.call_from_thread(self.app.notify, words, severity="warning", markup=False)
+
+        try:
+            hosts = hosts_of(self.app)
+            run_id = await in_background(lambda: launch(settings, hosts, token, tell, warn))
+            self._launched = True
+        except UserError as error:
+            self.app.push_screen(Reading(error.title, f"{error.message}\n\n{error.hint}".rstrip()))
+            return
+        finally:
+            self._launching = False
+            title.update("llama-tui: fine-tune a Llama")
+        from llama_tui.tui.screens.monitor import MonitorScreen
+
+        self.app.switch_screen(MonitorScreen(places.place_of(settings), run_id))
+
+    @work(exclusive=True, group="file", exit_on_error=False)
+    async def action_save(self) -> None:
+        """Writes the answers to a file, to be launched later or by `llama-tui run`."""
+        await self.all_typed()
+        self._take()
+        if self.problems:
+            self._go_to_problem(next(iter(self.problems)))
+            return
+        await save_settings(self.app, self.settings)
+
+    @work(exclusive=True, group="file", exit_on_error=False)
+    async def action_open(self) -> None:
+        """Takes the answers from a file."""
+        settings = await open_settings(self.app)
+        if settings is not None:
+            self.app.switch_screen(WizardScreen(settings, review=True))
+
+    @work(exclusive=True, group="file", exit_on_error=False)
+    async def action_start_over(self) -> None:
+        """Begins again with the defaults, after a question."""
+        words = "All answers go back to the defaults, and the wizard to its first step."
+        if await self.app.push_screen_wait(Confirm("Start over?", words, "Start over")):
+            self.app.switch_screen(WizardScreen(defaults(self.settings.stack)))
+
+    def action_leave(self) -> None:
+        """To the list of runs; the answers are kept for the next time, as this screen goes."""
+        from llama_tui.tui.screens.runs import RunsScreen
+
+        self.app.switch_screen(RunsScreen())
+
+
+_PANES: dict[StepForm, type[StepPane]] = {WHERE: WherePane, TOKEN: TokenPane, REVIEW: ReviewPane}

@@ -1,0 +1,114 @@
+"""Both models' answers to the same prompts, side by side in one scroll; the words that differ are underlined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.containers import Horizontal, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Static
+
+from llama_tui.backend.comparison import Answer, Comparison, Pair
+from llama_tui.backend.more_prompts import Asked
+from llama_tui.backend.plain import printable
+from llama_tui.backend.report_text import MARKS
+from llama_tui.backend.word_diff import Piece, WordDiff, word_diff
+
+MODES = ("both", "greedy", "sampled")
+# Where less than this part of the words is shared, underlining nearly everything would show nothing.
+LITTLE_SHARED = 0.15
+
+
+class AnswersView(VerticalScroll):
+    """Shows a comparison, and what was asked later below it."""
+
+    def __init__(self, *, id: str) -> None:
+        super().__init__(id=id)
+        self._shown: tuple[Comparison | None, tuple[Asked, ...], str] | None = None
+
+    async def show(self, comparison: Comparison | None, later: Sequence[Asked], mode: str) -> None:
+        """Shows exactly these; what is shown already is not touched, and the place in it is kept."""
+        wanted = comparison, tuple(later), mode
+        if wanted == self._shown:
+            return
+        self._shown = wanted
+        at = self.scroll_offset.y
+        widgets: list[Widget] = []
+        if comparison is not None:
+            widgets += [Static(_facts(comparison), classes="facts", markup=False)]
+            widgets += _pairs(comparison, mode)
+        for asked in later:
+            widgets += [Static(_asked_title(asked), classes="asked-title", markup=False)]
+            if asked.comparison is not None:
+                widgets += _pairs(asked.comparison, mode)
+            else:
+                widgets += [Static(printable(one), classes="question", markup=False) for one in asked.prompts]
+        async with self.batch():
+            await self.remove_children()
+            await self.mount_all(widgets)
+        self.call_after_refresh(self.scroll_to, y=at, animate=False)
+
+    def go(self, by: int) -> None:
+        """To the next prompt (1) or the one before (-1)."""
+        top = self.scroll_offset.y
+        tops = [question.virtual_region.y for question in self.query(".question")]
+        ahead = [y for y in tops if y > top] if by > 0 else [y for y in reversed(tops) if y < top]
+        self.scroll_to(y=ahead[0] if ahead else (self.max_scroll_y if by > 0 else 0), animate=False)
+
+
+def _facts(comparison: Comparison) -> str:
+    tuned = comparison.fine_tuned
+    return printable(
+        f"asked with: {comparison.settings_words}\n"
+        f"files: base {comparison.base.fingerprint[:12]}, fine-tuned {tuned.fingerprint[:12]}, "
+        f"adapter {tuned.adapter_fingerprint[:12] or 'not known'}\n"
+        "Words that only one side has are underlined."
+    )
+
+
+def _asked_title(asked: Asked) -> str:
+    words = [f"Asked later ({asked.number})", f"{MARKS[asked.state]} {asked.state}"]
+    words += [f"job {asked.job_id}"] if asked.job_id else []
+    words += [asked.reason] if asked.reason else []
+    if asked.comparison is not None:
+        words.append(asked.comparison.settings_words)
+        words += [f"⚠ {warning}" for warning in asked.comparison.warnings]
+    return printable("  ·  ".join(words))
+
+
+def _pairs(comparison: Comparison, mode: str) -> list[Widget]:
+    shown = [pair for pair in comparison.answers if mode in {"both", pair.mode}]
+    return [widget for pair in shown for widget in _pair(pair)]
+
+
+def _pair(pair: Pair) -> tuple[Widget, Widget]:
+    difference = word_diff(pair.base.content, pair.fine_tuned.content)
+    if pair.identical:
+        words = "⚠ the two answers are the same"
+    else:
+        words = f"{difference.shared:.0%} of the words shared"
+    question = Static(printable(f"{pair.user}  ({pair.mode} · {words})"), classes="question", markup=False)
+    if pair.system:
+        question.tooltip = printable(f"System prompt: {pair.system}").replace("[", r"\[")
+    left, right = _marked(difference, pair)
+    sides = Horizontal(
+        Static(_side("base", pair.base, left), classes="answer", markup=False),
+        Static(_side("fine-tuned", pair.fine_tuned, right), classes="answer", markup=False),
+        classes="pair",
+    )
+    return question, sides
+
+
+def _marked(difference: WordDiff, pair: Pair) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    if difference.shared < LITTLE_SHARED:
+        return (Piece(pair.base.content, False),), (Piece(pair.fine_tuned.content, False),)
+    return difference.left, difference.right
+
+
+def _side(title: str, answer: Answer, pieces: tuple[Piece, ...]) -> Text:
+    text = Text(f"{title} ({answer.tokens} tokens)\n\n", style="dim")
+    shown = Text()
+    for piece in pieces:
+        shown.append(printable(piece.text), style="bold underline" if piece.changed else "")
+    return Text.assemble(text, shown or "(nothing)")

@@ -1,0 +1,204 @@
+"""The scheduler's queue: jobs of this run, all of mine, or everybody's; a job's details, and its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widgets import DataTable, Static
+
+from llama_tui.backend.errors import UserError
+from llama_tui.backend.live import LiveRun
+from llama_tui.backend.plain import printable
+from llama_tui.backend.runs import Run, Snapshot, belongs
+from llama_tui.backend.schedulers.base import Job
+from llama_tui.tui.background import in_background
+from llama_tui.tui.screens.columns import Columns
+from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.widgets.action_label import ActionLabel
+from llama_tui.tui.widgets.queue_columns import COLUMNS, USUAL
+from llama_tui.tui.widgets.queue_table import QueueTable
+
+Answer = TypeVar("Answer")
+
+SCOPES = ("run", "mine", "all")
+_WORDS = {"run": "this run", "mine": "mine", "all": "everybody's"}
+# Seconds; both are asked only while somebody can see the answer.
+EVERYONE_PERIOD, NODES_PERIOD = 15.0, 120.0
+# An answer that takes longer is said to be waited for.
+PATIENCE = 0.7
+
+
+class QueuePane(Vertical):
+    """Shows the queue.
+
+    Args:
+        live: where to ask.
+    """
+
+    def __init__(self, live: Callable[[], LiveRun], *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._live = live
+        self.scope = "run"
+        self._snapshot: Snapshot | None = None
+        # None until it was answered: till then this person's jobs are shown.
+        self._everyone: list[Job] | None = None
+        self._now = 0.0
+        self._asked_everyone = self._asked_nodes = float("-inf")
+        self._complains = False
+        self.commands: dict[str, Callable[[], object]] = {
+            "scope": self.next_scope,
+            "details": self.details,
+            "cancel": self.cancel,
+            "columns": self.choose_columns,
+        }
+
+    def compose(self) -> ComposeResult:
+        with Horizontal(classes="bar", id="queue-bar"):
+            for scope in SCOPES:
+                yield ActionLabel(_WORDS[scope], partial(self.set_scope, scope), "m", id=f"scope-{scope}")
+            yield Static("", id="nodes", markup=False)
+            yield ActionLabel(
+                "columns", self.choose_columns, "v  which columns, in which order", id="queue-columns"
+            )
+            yield ActionLabel("details", self.details, "Enter", id="queue-details")
+            yield ActionLabel("cancel job", self.cancel, "d", id="queue-cancel")
+        yield QueueTable(id="queue")
+
+    def on_mount(self) -> None:
+        """Begins with this run's jobs."""
+        self.set_scope("run")
+
+    # --- what is shown
+
+    def take(self, snapshot: Snapshot, now: float) -> None:
+        """Takes in what is known of this person's jobs."""
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._show(now)
+
+    def _show(self, now: float) -> None:
+        self._now = now
+        jobs = list(self._snapshot.jobs or ()) if self._snapshot else []
+        if self.scope == "run" and self._snapshot:
+            jobs = [job for job in jobs if belongs(job, self._snapshot.run_id)]
+        elif self.scope == "all" and self._everyone is not None:
+            jobs = self._everyone
+        self.query_one(QueueTable).show_jobs(jobs, now)
+
+    def tick(self, now: float, visible: bool) -> None:
+        """Once a second: refreshes what is old, while somebody can see it."""
+        if self._snapshot is None or not visible:
+            return
+        self._show(now)
+        moment = time.monotonic()
+        if self.scope == "all" and moment - self._asked_everyone > EVERYONE_PERIOD:
+            self._asked_everyone = moment
+            self._ask_everyone()
+        often = not self._snapshot.finished or self._asked_nodes == float("-inf")
+        if often and moment - self._asked_nodes > (EVERYONE_PERIOD if self._complains else NODES_PERIOD):
+            self._asked_nodes = moment
+            self._ask_nodes()
+
+    @work(exclusive=True, group="everyone", exit_on_error=False)
+    async def _ask_everyone(self) -> None:
+        try:
+            jobs = await in_background(lambda: self._live().do(lambda run: run.site.scheduler.everyone()))
+        except UserError as error:
+            self._tell_nodes(error.message, complains=True)
+            return
+        self._everyone = jobs
+        self._show(self._now)
+
+    @work(exclusive=True, group="nodes", exit_on_error=False)
+    async def _ask_nodes(self) -> None:
+        try:
+            words = await in_background(lambda: self._live().do(lambda run: run.site.scheduler.nodes()))
+        except UserError as error:
+            self._tell_nodes(error.message, complains=True)
+            return
+        self._tell_nodes(words)
+
+    def _tell_nodes(self, words: str, complains: bool = False) -> None:
+        """What the nodes do, or why that is not known: then it is asked again soon."""
+        self._complains = complains
+        words = f"⚠ {words}" if complains else words
+        nodes = self.query_one("#nodes", Static)
+        nodes.update(printable(words))
+        nodes.tooltip = Content(printable(words))
+
+    # --- what is done
+
+    def choose_columns(self) -> None:
+        """Asks which columns to show, and in which order."""
+        table = self.query_one(QueueTable)
+
+        def take(names: tuple[str, ...] | None) -> None:
+            if names is not None:
+                table.choose_columns(names)
+
+        known = {name: column.words for name, column in COLUMNS.items()}
+        self.app.push_screen(Columns(known, table.titles, USUAL), take)
+
+    def set_scope(self, scope: str) -> None:
+        """Whose jobs to show: `run`, `mine` or `all`."""
+        self.scope = scope
+        self._everyone = None
+        self._asked_everyone = float("-inf")
+        for one in SCOPES:
+            self.query_one(f"#scope-{one}").set_class(one == scope, "on")
+        self._show(self._now)
+
+    def next_scope(self) -> None:
+        """This run, mine, everybody's, and round again."""
+        self.set_scope(SCOPES[(SCOPES.index(self.scope) + 1) % len(SCOPES)])
+        self.notify(f"The queue shows: {_WORDS[self.scope]}.", timeout=2)
+
+    async def _asked(self, ask: Callable[[Run], Answer]) -> Answer:
+        """What the scheduler answers; a person who has to wait for it is told so."""
+        waiting = self.set_timer(PATIENCE, lambda: self.notify("The scheduler is being asked …"))
+        try:
+            return await in_background(lambda: self._live().do(ask))
+        finally:
+            waiting.stop()
+
+    @on(DataTable.RowSelected, "#queue")
+    def _row_selected(self, event: DataTable.RowSelected) -> None:
+        event.stop()
+        self.details()
+
+    @work(exclusive=True, group="ask", exit_on_error=False)
+    async def details(self) -> None:
+        """All that the scheduler knows of the job under the cursor."""
+        job = self.query_one(QueueTable).chosen
+        if job is None:
+            return
+        try:
+            text = await self._asked(lambda run: run.site.scheduler.detail(job))
+        except UserError as error:
+            self.notify(error.message, severity="warning", markup=False)
+            return
+        self.app.push_screen(Reading(f"Job {job}", printable(text)))
+
+    @work(exclusive=True, group="ask", exit_on_error=False)
+    async def cancel(self) -> None:
+        """Ends the job under the cursor, after a question."""
+        job = self.query_one(QueueTable).chosen
+        if job is None:
+            return
+        words = "It ends at once; jobs that wait for it will not start."
+        if not await self.app.push_screen_wait(Confirm(f"Cancel job {job}?", words, "Cancel the job")):
+            return
+        try:
+            await self._asked(lambda run: run.site.scheduler.cancel([job]))
+        except UserError as error:
+            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            return
+        self._asked_everyone = float("-inf")
+        self.notify(f"Job {job} was told to end.", markup=False)

@@ -1,0 +1,96 @@
+"""The table of jobs: its columns and its order are a person's choice, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.text import Text
+from textual import on
+from textual.binding import Binding
+from textual.widgets import DataTable
+
+from llama_tui.backend import places
+from llama_tui.backend.schedulers.base import Job
+from llama_tui.tui.widgets.queue_columns import (
+    COLUMNS,
+    Sorting,
+    chosen_columns,
+    chosen_sorting,
+    columns_text,
+    sorting_text,
+)
+from llama_tui.tui.widgets.tables import SteadyTable
+
+MOST_JOBS = 1000
+_COLUMNS_KEPT, _SORTING_KEPT = "queue.columns", "queue.sorting"
+
+
+class QueueTable(SteadyTable):
+    """Jobs as the scheduler shows them; a click on a title sorts by it, a second one the other way round."""
+
+    BINDINGS = [
+        Binding("d", "screen.queue('cancel')", "Cancel this job"),
+        Binding("v", "screen.queue('columns')", "Columns of the queue", show=False),
+        Binding("less_than_sign", "sort(-1)", "Sort by the column before", show=False),
+        Binding("greater_than_sign", "sort(1)", "Sort by the column after", show=False),
+        Binding("i", "reverse", "Sort the other way round", show=False),
+    ]
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.titles = chosen_columns(places.preference(_COLUMNS_KEPT))
+        self.sorting = chosen_sorting(places.preference(_SORTING_KEPT))
+        self._jobs: list[Job] = []
+        self._now = 0.0
+
+    def show_jobs(self, jobs: Iterable[Job], now: float) -> None:
+        """Shows them; of more than can be read, the first thousand."""
+        self._jobs, self._now = list(jobs), now
+        order = sorted(self._jobs, key=COLUMNS[self.sorting.column].order, reverse=self.sorting.reverse)
+        cells = [COLUMNS[title].cell for title in self.titles]
+        self.show((job.id, tuple(cell(job, now) for cell in cells)) for job in order[:MOST_JOBS])
+
+    # --- columns
+
+    def choose_columns(self, names: tuple[str, ...]) -> None:
+        """Shows these, in this order, now and at the next start."""
+        self.titles = names
+        places.save_preference(_COLUMNS_KEPT, columns_text(names))
+        self._begin_anew()
+
+    def _add_columns(self) -> None:
+        arrow = " ▼" if self.sorting.reverse else " ▲"
+        for title in self.titles:
+            self.add_column(Text(title + arrow * (title == self.sorting.column)), key=title)
+
+    def _begin_anew(self) -> None:
+        chosen, left = self.chosen, self.scroll_offset.x
+        self.clear(columns=True)
+        self._shown = {}
+        self._add_columns()
+        self.show_jobs(self._jobs, self._now)
+        if chosen in self._shown:
+            self.move_cursor(row=self.get_row_index(chosen))
+        self.scroll_to(x=left, animate=False)
+
+    # --- order
+
+    def sort_by(self, sorting: Sorting) -> None:
+        """Sorts so, now and at the next start."""
+        self.sorting = sorting
+        places.save_preference(_SORTING_KEPT, sorting_text(sorting))
+        self._begin_anew()
+
+    @on(DataTable.HeaderSelected)
+    def _title_clicked(self, event: DataTable.HeaderSelected) -> None:
+        title = event.column_key.value or self.titles[0]
+        self.sort_by(Sorting(title, title == self.sorting.column and not self.sorting.reverse))
+
+    def action_sort(self, by: int) -> None:
+        """By the column before or after, round the end."""
+        at = self.titles.index(self.sorting.column) if self.sorting.column in self.titles else -max(by, 0)
+        self.sort_by(Sorting(self.titles[(at + by) % len(self.titles)]))
+
+    def action_reverse(self) -> None:
+        """The last first."""
+        self.sort_by(Sorting(self.sorting.column, not self.sorting.reverse))
