@@ -11,7 +11,6 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import checkpoints
@@ -28,8 +27,6 @@ from options import Options
 from world import World
 
 MAX_GRADIENT_NORM = 1.0
-# A process that waits longer than this for the others takes them for dead.
-PATIENCE = timedelta(minutes=30)
 
 
 @dataclass
@@ -65,15 +62,17 @@ def run(options: Options) -> int:
     """Train, or rehearse; gives the exit code: 0, or 143 after SIGTERM with what was trained in a checkpoint."""
     began = time.monotonic()
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    world = World.join()
     try:
-        world = World(dist.get_rank(), dist.get_world_size())
         prepared = planning.prepare(options, planning.data_parallel_size(options, world.size), world.say)
         trainer = build(options, world, prepared)
+        code = 0
         if options.rehearse:
             rehearse(trainer, began)
-            return 0
-        return train(trainer, began)
+        else:
+            code = train(trainer, began)
+        world.leave()
+        return code
     finally:
         dist.destroy_process_group()
 
@@ -126,7 +125,7 @@ def train(trainer: Trainer, began: float) -> int:
     resumed_from = trainer.step
     if resumed_from and writer:
         writer.event("resumed", resumed_from)
-    signal.signal(signal.SIGTERM, lambda *_: setattr(world, "stop", True))
+    signal.signal(signal.SIGTERM, lambda *_: setattr(world, "told", True))
     lines: list[Step] = []
     saved = resumed_from
     for told in steps(trainer, max_steps):
@@ -247,10 +246,10 @@ def one_step(trainer: Trainer, sequences: list[packing.Sequence]) -> tuple[float
         parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
         for parameter in trainer.trained
     ]
-    extra = torch.tensor([own / total, float(world.stop)])
+    extra = torch.tensor([own / total, float(world.told)])
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients] + [extra])
     dist.all_reduce(flat)
-    world.stop = world.stop or bool(flat[-1] > 0)
+    world.stop = bool(flat[-1] > 0)
     norm = float(flat[:-2].norm())
     _put_back(trainer.trained, flat[:-2] * min(1.0, MAX_GRADIENT_NORM / (norm + 1e-6)))
     for group in trainer.optimizer.param_groups:

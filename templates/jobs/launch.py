@@ -9,13 +9,20 @@ the exit code of the process that failed first, whose own message stands in the 
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
 from common import EXIT_FAILED, EXIT_TERMINATED, print_error
 
 
+# How long the processes have for their last checkpoint after SIGTERM, where the scheduler leaves them as much; torchrun's
+# own 30 s are short for a step and a checkpoint on a slow disk. Older torch does not read it.
+_SECONDS_TO_SAVE = "120"
+
+
 def main() -> int:
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SECONDS_TO_SAVE)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run

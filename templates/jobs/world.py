@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from common import log
 
+# A process that waits longer than this for the others takes them for dead.
+PATIENCE = timedelta(minutes=30)
+
 
 @dataclass
 class World:
-    """The processes that train together, and who this one is."""
+    """The processes that train together, and who this one is.
+
+    `told` is this process's own: SIGTERM came. `stop` is what all agreed on, so that all stop after the same step.
+    """
 
     rank: int
     size: int
+    store: dist.Store
+    told: bool = False
     stop: bool = False
+
+    @staticmethod
+    def join() -> World:
+        """Meet the processes that torchrun started with this one; leave them with `leave`."""
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        return World(rank, size, store)
+
+    def leave(self) -> None:
+        """Part when all are through with their last exchange.
+
+        gloo fails an exchange, though it is complete, when the other end is gone before this one has looked at it.
+        """
+        if self.store.add("llama_tui/through", 1) == self.size:
+            self.store.set("llama_tui/all_through", "yes")
+        self.store.wait(["llama_tui/all_through"], PATIENCE)
 
     def say(self, message: str) -> None:
         """Print once for all."""

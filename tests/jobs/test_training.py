@@ -79,7 +79,7 @@ def test_sigterm_ends_in_a_checkpoint_and_143(bench: Bench) -> None:
     )
     wait_for(lambda: len(losses(run)) >= 3)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    assert process.wait(timeout=150) == 143
     log = (bench.root / "log").read_text()
     assert "Traceback" not in log
     (saved,) = (run / "checkpoints").iterdir()
@@ -87,6 +87,29 @@ def test_sigterm_ends_in_a_checkpoint_and_143(bench: Bench) -> None:
     assert saved.name == f"checkpoint-{max(losses(run))}"
     resumed = bench.run("launch.py", *bench.train(run, max_steps=max(losses(run)) + 1, save_steps=5000))
     assert resumed.returncode == 0 and f"resumed from {saved.name}" in resumed.stdout
+
+
+def test_one_process_that_is_told_stops_all_after_the_same_step(bench: Bench) -> None:
+    run = bench.run_dir()
+    process = bench.start(
+        "launch.py", *bench.train(run, max_steps=5000, save_steps=5000), log=bench.root / "log"
+    )
+    wait_for(lambda: len(losses(run)) >= 3)
+    # torchrun tells them one after another: what lies between must not part them.
+    os.kill(_worker(process.pid, rank=1), signal.SIGTERM)
+    assert process.wait(timeout=150) == 143
+    log = (bench.root / "log").read_text()
+    assert "Traceback" not in log and "stopped by SIGTERM" in log
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"checkpoint-{max(losses(run))}"]
+
+
+def _worker(launcher: int, rank: int) -> int:
+    """The process that trains as this rank."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
+    (worker,) = [
+        int(pid) for pid in children if f"\0RANK={rank}\0" in "\0" + Path(f"/proc/{pid}/environ").read_text()
+    ]
+    return worker
 
 
 def test_a_loss_that_is_no_number_fails_in_words(bench: Bench) -> None:
