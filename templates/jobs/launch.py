@@ -15,7 +15,6 @@ import sys
 
 from common import EXIT_FAILED, EXIT_TERMINATED, print_error
 
-
 # How long the processes have for their last checkpoint after SIGTERM, where the scheduler leaves them as much; torchrun's
 # own 30 s are short for a step and a checkpoint on a slow disk. Older torch does not read it.
 _SECONDS_TO_SAVE = "120"
