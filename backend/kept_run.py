@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, open_run
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 
 Result = TypeVar("Result")
 

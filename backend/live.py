@@ -13,9 +13,10 @@ from llama_tui.backend.hosts.ssh_ask import NeedsYou
 from llama_tui.backend.link import Subscription
 from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.monitor import MetricPoint, RunMonitor, read_metrics, read_resumes, whole_lines
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, Snapshot, open_run
 from llama_tui.backend.schedulers.slurm import Slurm
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 
 Result = TypeVar("Result")
 FIRST_PAUSE = 1.0

@@ -1,4 +1,4 @@
-"""What this computer remembers between starts: places with runs, an unfinished wizard, preferences. Never a secret."""
+"""What this computer remembers between starts: places with runs, and preferences. Never a secret."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
-from llama_tui.backend.settings import SchedulerChoice, Settings, SettingsError, SshWay
-from llama_tui.backend.settings_file import from_toml, to_toml
-from llama_tui.backend.site import Place
+from llama_tui.backend.place import Place, SchedulerChoice, SshWay
+
+if TYPE_CHECKING:
+    from llama_tui.backend.settings import Settings
+
 
 KEPT = 20
 
@@ -55,36 +57,7 @@ def _place(entry: dict[str, Any]) -> Place:
 def remember(place: Place) -> None:
     """Puts a place first."""
     places = [place, *(one for one in remembered() if one != place)][:KEPT]
-    _write("places.json", json.dumps([asdict(one) for one in places], indent=2))
-
-
-def save_draft(settings: Settings, step: str = "", field: str = "") -> None:
-    """Keeps the wizard's answers, and its step and field, so that an interrupted one goes on where it was."""
-    _write("draft.toml", to_toml(settings))
-    _write("draft-at.json", json.dumps({"step": step, "field": field}))
-
-
-def load_draft() -> Settings | None:
-    """The answers of an interrupted wizard; None when there are none that can be read."""
-    with contextlib.suppress(OSError, UnicodeDecodeError, SettingsError):
-        return from_toml((state_directory() / "draft.toml").read_text(encoding="utf-8"))
-    return None
-
-
-def draft_at() -> tuple[str, str]:
-    """The step and the field where the wizard was interrupted; empty where that is not known."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((state_directory() / "draft-at.json").read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return str(found.get("step", "")), str(found.get("field", ""))
-    return "", ""
-
-
-def forget_draft() -> None:
-    """After launch."""
-    for name in ("draft.toml", "draft-at.json"):
-        with contextlib.suppress(OSError):
-            (state_directory() / name).unlink()
+    write_state("places.json", json.dumps([asdict(one) for one in places], indent=2))
 
 
 def preference(name: str) -> str | None:
@@ -95,7 +68,7 @@ def preference(name: str) -> str | None:
 
 def save_preference(name: str, value: str) -> None:
     """Keeps it for the next start."""
-    _write("preferences.json", json.dumps({**_preferences(), name: value}, indent=2))
+    write_state("preferences.json", json.dumps({**_preferences(), name: value}, indent=2))
 
 
 def _preferences() -> dict[str, Any]:
@@ -106,8 +79,8 @@ def _preferences() -> dict[str, Any]:
     return {}
 
 
-def _write(name: str, text: str) -> None:
-    """Replaces a file in one step. A home directory that cannot be written only loses the memory of places."""
+def write_state(name: str, text: str) -> None:
+    """Replaces a file of the state directory in one step; where that cannot be written, only the memory is lost."""
     folder = state_directory()
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from llama_tui.backend.place import SchedulerChoice, SshWay
 from llama_tui.backend.settings_answers import (
     CONSTRAINT,
     HOST,
@@ -38,21 +39,6 @@ class Stack(StrEnum):
 
     CPU = "cpu"
     NEURON = "neuron"
-
-
-class SchedulerChoice(StrEnum):
-    """What runs the jobs; `auto` takes Slurm where there is one."""
-
-    AUTO = "auto"
-    SLURM = "slurm"
-    DIRECT = "direct"
-
-
-class SshWay(StrEnum):
-    """How a host of ~/.ssh/config is reached."""
-
-    OWN = "own"
-    SYSTEM = "system"
 
 
 class MachineName(StrEnum):

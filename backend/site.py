@@ -4,33 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from llama_tui.backend.errors import AgentError, LinkLost, SchedulerError
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.layout import Workspace
 from llama_tui.backend.link import Link
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.schedulers.base import Scheduler
 from llama_tui.backend.schedulers.direct import Direct
 from llama_tui.backend.schedulers.slurm import Slurm
-from llama_tui.backend.settings import SchedulerChoice, SshWay
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where to look for runs: what the settings say of it, so that it can be found again."""
-
-    workspace: str
-    host: str = ""
-    python: str = "python3"
-    scheduler: SchedulerChoice = SchedulerChoice.AUTO
-    as_user: str = ""
-    ssh: SshWay = SshWay.OWN
-
-    @property
-    def label(self) -> str:
-        """For the screen: host and workspace."""
-        return f"{self.host or 'this machine'}:{self.workspace}"
 
 
 class Site:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_tui.backend.settings import SchedulerChoice
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.place import Place, SchedulerChoice
+from llama_tui.backend.site import Site, connect
 from tests.cluster import APT_LINE as SLURM_APT_LINE
 from tests.cluster import SlurmCluster, missing_programs
 from tests.cluster_accounting import APT_LINE as ACCOUNTING_APT_LINE

@@ -16,7 +16,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
-from llama_tui.backend.site import Place
+from llama_tui.backend.place import Place
 from llama_tui.tui.app import LlamaTui
 from tests.screens import scene
 

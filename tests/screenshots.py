@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_tui.backend.site import Place
+from llama_tui.backend.place import Place
 from tests.screens import Scene, leave, prepare, scene, settle
 
 FOLDER = Path(__file__).parent.parent / "docs/screenshots"

@@ -10,8 +10,9 @@ from click.testing import CliRunner, Result
 
 from llama_tui.backend.cli.main import cli
 from llama_tui.backend.cli.work import going_on
-from llama_tui.backend.settings import SchedulerChoice, Stack, defaults, validated
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.place import Place, SchedulerChoice
+from llama_tui.backend.settings import Stack, defaults, validated
+from llama_tui.backend.site import connect
 from llama_tui.backend.stages import Stage
 from tests.tiny import tiny_run, wait_for
 

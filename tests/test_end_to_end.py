@@ -17,9 +17,10 @@ import pytest
 from llama_tui.backend import places
 from llama_tui.backend.comparison import Comparison, read_comparison
 from llama_tui.backend.monitor import read_metrics
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, create_run, list_runs, open_run
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import StageState
 from tests.cluster import SlurmCluster

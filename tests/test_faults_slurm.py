@@ -15,9 +15,10 @@ import pytest
 
 from llama_tui.backend.errors import AgentError
 from llama_tui.backend.explain import explain
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, create_run, open_run
 from llama_tui.backend.settings import Settings
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from tests.cluster import SlurmCluster

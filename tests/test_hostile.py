@@ -24,14 +24,15 @@ from llama_tui.backend.layout import RunLayout
 from llama_tui.backend.lengths import MOST_RECORDS, lengths_of_report
 from llama_tui.backend.measured import measured_run
 from llama_tui.backend.monitor import MOST_OF_A_LINE, read_metrics, read_resumes, whole_lines
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.report_text import comparison_text, runs_text, status_text
 from llama_tui.backend.runs import list_runs, open_run, snapshot_of
 from llama_tui.backend.schedulers.base import FIELD, Job
 from llama_tui.backend.schedulers.direct import Direct
 from llama_tui.backend.schedulers.slurm import Slurm
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults
+from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.settings_file import to_toml
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import read_attempts, read_status
 from llama_tui.backend.training_watch import alarms, time_left

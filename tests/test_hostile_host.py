@@ -23,15 +23,15 @@ from hypothesis import strategies as st
 from llama_tui.backend import link as link_module
 from llama_tui.backend import wire
 from llama_tui.backend.agent import GREETING, PROTOCOL
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.errors import AgentError, HostError, LinkLost
 from llama_tui.backend.hosts.base import Channel
 from llama_tui.backend.hosts.local import LocalHost
 from llama_tui.backend.link import Link
 from llama_tui.backend.live import LinkChanged, LiveEvent, LiveRun, LogRead, SnapshotTaken
-from llama_tui.backend.settings import SchedulerChoice
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.place import Place, SchedulerChoice
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.widgets.log_view import LogView

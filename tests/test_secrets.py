@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.cli.main import cli
 from llama_tui.backend.colleague_report import colleague_report
 from llama_tui.backend.runs import Run
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.steps.forms import STEPS
 from tests.cluster import SlurmCluster
@@ -254,7 +254,7 @@ def shown(app: LlamaTui) -> str:
 
 _CRASHING = """
 import asyncio, sys
-from llama_tui.backend.cli.common import UiRequest
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.tui.app import LlamaTui
 from textual.app import App

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from llama_tui.backend.site import Place
+from llama_tui.backend.place import Place
 from tests.screens import SCENES, scene, settle
 from tests.screenshots import FOLDER, PICTURES, picture
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 from llama_tui.backend.stages import Stage
 from tests.cluster import SlurmCluster, wait_until
 from tests.sshd import Sshd

@@ -22,9 +22,10 @@ from llama_tui.backend.errors import HostError, UserError
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.link import Link
 from llama_tui.backend.live import LinkChanged, LiveEvent, LiveRun, LogRead, SnapshotTaken
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, Snapshot, open_run
 from llama_tui.backend.schedulers.slurm import Slurm
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import StageState, read_attempts
 from tests.bench.slow_link import SlowLink

@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from textual.color import Color
 
 from llama_tui.backend import places
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.cli.main import cli
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.themes import PALETTES, Palette

@@ -9,11 +9,12 @@ import pytest
 from textual.widgets import Button, ContentSwitcher, Input, Static
 
 from llama_tui.backend import places
-from llama_tui.backend.cli.common import UiRequest
+from llama_tui.backend.draft import load_draft
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.comparison import ComparisonScreen
 from llama_tui.tui.screens.dialogs import Confirm, Reading
@@ -136,7 +137,7 @@ class TestWizard:
             await until(pilot, lambda: bool(app.screen.query("#field-name Input")))
             field(app, "name").value = "half-done"
             await pilot.press("ctrl+n")
-            await until(pilot, lambda: places.load_draft() is not None)
+            await until(pilot, lambda: load_draft() is not None)
         again = LlamaTui(UiRequest())
         async with again.run_test(size=(100, 30)) as pilot:
             await until(pilot, lambda: getattr(again.focused, "id", "") == "token")

@@ -14,13 +14,14 @@ from textual.screen import ModalScreen
 from textual.widget import Widget
 from textual.widgets import Button, OptionList, Static
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.hosts.ssh_ask import Prompt
 from llama_tui.backend.more_prompts import Questions
+from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Stack, defaults
-from llama_tui.backend.site import Place, Site
+from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.comparison import ComparisonScreen

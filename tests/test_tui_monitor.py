@@ -13,7 +13,6 @@ import pytest
 from textual.app import App
 from textual.widgets import Input
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.colleague_report import without_secrets
 from llama_tui.backend.live import SnapshotTaken
 from llama_tui.backend.log_file import PIECE
@@ -24,6 +23,7 @@ from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.backend.training_watch import alarms, smoothed, time_left
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui import pager
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.notifying import sequences

@@ -16,13 +16,14 @@ from textual.command import CommandPalette
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.hosts.ssh_ask import Prompt
 from llama_tui.backend.more_prompts import Questions
+from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Stack, defaults
-from llama_tui.backend.site import Place, Site
+from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.comparison import ComparisonScreen

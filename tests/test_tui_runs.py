@@ -11,7 +11,6 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static, TextArea
 
 from llama_tui.backend import places
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.errors import RunError
 from llama_tui.backend.more_prompts import (
     ask_more,
@@ -20,13 +19,15 @@ from llama_tui.backend.more_prompts import (
     read_prompts_file,
     split_prompts,
 )
+from llama_tui.backend.place import Place
 from llama_tui.backend.run_removal import remove_run, size_of_run
 from llama_tui.backend.runs import Run, list_runs
 from llama_tui.backend.settings import SettingsError
 from llama_tui.backend.settings_file import to_toml
-from llama_tui.backend.site import Place, Site
+from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.backend.word_diff import word_diff
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.ask_prompts import AskPrompts

@@ -11,12 +11,13 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, Label, Static
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.hosts.ssh_ask import Prompt
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.runs import Run
-from llama_tui.backend.settings import SchedulerChoice, Settings
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.settings import Settings
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui import asking
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.background import in_background

@@ -20,13 +20,15 @@ from textual.widgets import ContentSwitcher, Input, Static
 
 from llama_tui.backend import places
 from llama_tui.backend import token as token_store
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.cli.main import cli
+from llama_tui.backend.draft import draft_at, load_draft, save_draft
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.settings_file import to_toml
-from llama_tui.backend.site import Place, Site
+from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.launching import TokenWish, launch
 from llama_tui.tui.screens.dialogs import Confirm
@@ -335,7 +337,7 @@ class TestDraft:
             await go(pilot, "lora")
             # The last answer is still being typed when the program ends.
             await answer(pilot, "training.epochs", "2.5")
-        assert places.draft_at() == ("lora", "training.epochs")
+        assert draft_at() == ("lora", "training.epochs")
         again = LlamaTui(UiRequest())
         async with again.run_test(size=(80, 24)) as pilot:
             await until(pilot, lambda: at_field(again) == "training.epochs")
@@ -345,11 +347,11 @@ class TestDraft:
         async with asked(defaults(Stack.NEURON), (80, 24)) as (_, pilot):
             await answer(pilot, "name", "kept")
             await pilot.press("enter")
-            await until(pilot, lambda: (draft := places.load_draft()) is not None and draft.name == "kept")
+            await until(pilot, lambda: (draft := load_draft()) is not None and draft.name == "kept")
 
     @pytest.mark.parametrize("text", ["", "[]", '{"step": 1}', '{"step": "lora", "field": "name"}', "\x00"])
     async def test_a_broken_note_of_the_place_costs_no_answer(self, text: str) -> None:
-        places.save_draft(defaults(Stack.CPU))
+        save_draft(defaults(Stack.CPU))
         (places.state_directory() / "draft-at.json").write_text(text)
         app = LlamaTui(UiRequest())
         async with app.run_test(size=(80, 24)) as pilot:

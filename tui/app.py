@@ -13,9 +13,9 @@ from textual.binding import Binding
 from textual.screen import Screen
 
 from llama_tui.backend import places
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.colleague_report import without_secrets
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.asking import ScreenAsk
 from llama_tui.tui.themes import DEFAULT, PALETTES, TERMINAL_THEMES
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from llama_tui.backend import places
 from llama_tui.backend import token as token_store
+from llama_tui.backend.draft import forget_draft
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.runs import create_run
 from llama_tui.backend.settings import Settings
@@ -47,7 +48,7 @@ def launch(settings: Settings, hosts: HostBook, token: TokenWish, tell: Tell, wa
         _give_token(site, settings, token, tell, warn)
         run = create_run(site, settings)
         run.submit(tell=tell)
-        places.forget_draft()
+        forget_draft()
         return run.run_id
     finally:
         site.close()

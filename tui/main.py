@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.cli.main import cli
+from llama_tui.backend.ui_request import UiRequest
 
 
 def open_ui(request: UiRequest) -> None:

@@ -8,7 +8,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -18,10 +17,11 @@ from llama_tui.backend import places
 from llama_tui.backend.errors import HostError, NoSuchRun, SchedulerError, UserError
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.hosts.ssh_ask import HostKeyQuestion, Prompt
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.run_ids import run_ids
 from llama_tui.backend.runs import Run, open_run
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults, validated
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.settings import Stack, defaults, validated
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage, parse_stage
 
 DEFAULT_WORKSPACE = "~/llama-tui"
@@ -36,26 +36,6 @@ class ExitCode(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class UiRequest:
-    """What the screen should open with.
-
-    Attributes:
-        settings: the wizard's first answers; None for the last ones, or the defaults.
-        place: where to look for runs; None for the places used before.
-        review: go straight to the wizard's last step, one key from launch.
-        run_id: open this run's monitor.
-    """
-
-    settings: Settings | None = None
-    place: Place | None = None
-    review: bool = False
-    run_id: str = ""
-
-
-OpenUi = Callable[[UiRequest], None]
 
 
 class Commands(click.Group):

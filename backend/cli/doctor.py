@@ -18,11 +18,11 @@ from llama_tui.backend.cli.common import (
     place_options,
     show_json,
 )
+from llama_tui.backend.place import Place
 from llama_tui.backend.preflight.check import Check, Result, check_line
 from llama_tui.backend.preflight.checks import all_well, run_checks
 from llama_tui.backend.settings import Settings, Stack, defaults, validated
 from llama_tui.backend.settings_file import load
-from llama_tui.backend.site import Place
 
 # Where a check's words begin, after its mark and name.
 _WORDS = 19

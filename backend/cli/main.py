@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from llama_tui import __version__
-from llama_tui.backend.cli.common import Commands, OpenUi, UiRequest
+from llama_tui.backend.cli.common import Commands
 from llama_tui.backend.cli.diagnose_command import diagnose_log
 from llama_tui.backend.cli.doctor import doctor
 from llama_tui.backend.cli.estimate_command import estimate
@@ -13,6 +13,7 @@ from llama_tui.backend.cli.look import compare, logs, runs, status
 from llama_tui.backend.cli.serve import serve_command
 from llama_tui.backend.cli.settings_commands import init, render, token
 from llama_tui.backend.cli.work import cancel, demo, rerun, run
+from llama_tui.backend.ui_request import OpenUi, UiRequest
 
 
 @click.group(

@@ -11,8 +11,6 @@ import click
 from llama_tui.backend import places
 from llama_tui.backend.cli.common import (
     ExitCode,
-    OpenUi,
-    UiRequest,
     chosen_place,
     connected,
     place_options,
@@ -27,13 +25,15 @@ from llama_tui.backend.dotted import put_answer
 from llama_tui.backend.errors import NoSuchRun, RunError
 from llama_tui.backend.following import follow_run, shares
 from llama_tui.backend.foresight import stoppers, warnings
+from llama_tui.backend.place import SchedulerChoice
 from llama_tui.backend.report_text import comparison_text
 from llama_tui.backend.runs import Run, create_run, open_run
-from llama_tui.backend.settings import SchedulerChoice, Settings, SettingsError, Stack, defaults, validated
+from llama_tui.backend.settings import Settings, SettingsError, Stack, defaults, validated
 from llama_tui.backend.settings_file import load
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import OpenUi, UiRequest
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llama_tui.backend.hosts.base import Host
 from llama_tui.backend.hosts.local import LocalHost
 from llama_tui.backend.hosts.ssh_ask import Ask
-from llama_tui.backend.settings import SshWay
+from llama_tui.backend.place import SshWay
 
 if TYPE_CHECKING:
     from llama_tui.backend.hosts.ssh import SshHost

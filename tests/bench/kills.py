@@ -20,9 +20,10 @@ from collections import Counter
 from pathlib import Path
 
 from llama_tui.backend.comparison import read_comparison
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, create_run
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 from llama_tui.backend.states import StageState
 from tests.cluster import SlurmCluster
 from tests.tmux import Tmux

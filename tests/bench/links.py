@@ -23,12 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from llama_tui.backend.cli.common import UiRequest
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.live import LinkChanged, LiveEvent, LiveRun, LogRead, SnapshotTaken
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, Snapshot
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 from llama_tui.backend.stages import Stage
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.widgets.tables import StageTable
 from tests.bench.slow_link import SlowLink

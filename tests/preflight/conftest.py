@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_tui.backend.settings import SchedulerChoice
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.place import Place, SchedulerChoice
+from llama_tui.backend.site import Site, connect
 from tests.cluster import SlurmCluster
 from tests.preflight.hub_server import HubServer
 from tests.preflight.looking import FAULTY_CLUSTER, FaultyCluster, on_cluster

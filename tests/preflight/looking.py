@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.preflight.check import Check, Outcome
 from llama_tui.backend.preflight.checks import CHECKS
 from llama_tui.backend.preflight.facts import Facts
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.settings import Settings, Stack, defaults
+from llama_tui.backend.site import Site, connect
 from tests.cluster import SlurmCluster
 from tests.preflight import hub_server
 

@@ -18,12 +18,12 @@ from llama_tui.backend import token as token_store
 from llama_tui.backend.cli.main import cli
 from llama_tui.backend.errors import LinkLost
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.preflight.check import Check, Outcome, Result
 from llama_tui.backend.preflight.checks import CHECKS, PATIENCE, run_checks
 from llama_tui.backend.preflight.facts import Facts
-from llama_tui.backend.settings import SchedulerChoice
 from llama_tui.backend.settings_file import to_toml
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from tests.cluster import SlurmCluster
 from tests.preflight import hub_server
 from tests.preflight.hub_server import DATASET, MODEL, TOKEN, HubServer, Reply

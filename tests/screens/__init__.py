@@ -20,10 +20,10 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 from llama_tui.backend import places
-from llama_tui.backend.cli.common import UiRequest
+from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.backend.site import Place
 from llama_tui.backend.states import StageState
+from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.comparison import ComparisonScreen
 from llama_tui.tui.screens.monitor import MonitorScreen

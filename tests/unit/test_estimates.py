@@ -17,10 +17,11 @@ from llama_tui.backend.layout import RunLayout
 from llama_tui.backend.lengths import TokenLengths, lengths_in_advance
 from llama_tui.backend.measured import Measured, measured_of, measured_run
 from llama_tui.backend.outcomes import actual, beside
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.runs import create_run
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults
+from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.settings_file import to_toml
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import STAGES, Stage
 
 DOLLY = 15_011

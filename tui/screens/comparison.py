@@ -17,9 +17,9 @@ from llama_tui.backend.comparison_pages import to_html, to_markdown
 from llama_tui.backend.errors import RunError, SchedulerError, UserError
 from llama_tui.backend.kept_run import KeptRun
 from llama_tui.backend.more_prompts import Asked, Questions, ask_more, asked_later
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.runs import Run
-from llama_tui.backend.site import Place
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.ask_prompts import AskPrompts

@@ -18,11 +18,11 @@ from textual.widgets import Button, DataTable, Footer, Input, Static
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.explain import explain
 from llama_tui.backend.live import LinkChanged, LiveEvent, LogRead, MetricsRead, SnapshotTaken
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.remaining import Expectations, learn, rough_text, whole_run
 from llama_tui.backend.report_text import MARKS, duration
 from llama_tui.backend.runs import Snapshot
-from llama_tui.backend.site import Place
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background

@@ -14,10 +14,10 @@ from llama_tui.backend.diagnosis.diagnose import Diagnosis
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.explain import explain
 from llama_tui.backend.live import LiveEvent, LiveRun
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.runs import Run, Snapshot
 from llama_tui.backend.settings import Settings
-from llama_tui.backend.site import Place
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background

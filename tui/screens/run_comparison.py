@@ -14,10 +14,11 @@ from textual.widgets import DataTable, Footer, Static
 
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.run_comparison import Row, RunFacts, facts_of, result_rows, setting_rows, verdict
 from llama_tui.backend.runs import open_run
-from llama_tui.backend.site import Place, connect
+from llama_tui.backend.site import connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.runs import UP_AND_DOWN

@@ -21,10 +21,11 @@ from llama_tui.backend import places
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.figures import size
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.run_removal import check_removable, remove_run, size_of_run
 from llama_tui.backend.runs import RunInfo, list_runs
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of

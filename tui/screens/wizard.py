@@ -16,13 +16,15 @@ from textual.widgets import ContentSwitcher, Footer, Input, Static
 from llama_tui.backend import places
 from llama_tui.backend.consequences import layout_lines, training_lines
 from llama_tui.backend.data_look import look_at_data, look_text
+from llama_tui.backend.draft import draft_at, load_draft, save_draft
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.foresight import estimate_text, foreseen, warnings
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.preflight.check import check_line
 from llama_tui.backend.preflight.checks import run_checks
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.launching import TokenWish, launch
@@ -106,10 +108,10 @@ class WizardScreen(PatientScreen):
     @classmethod
     def resumed(cls) -> WizardScreen:
         """The wizard where it was interrupted; with the defaults where none was."""
-        draft = places.load_draft()
+        draft = load_draft()
         if draft is None:
             return cls(defaults(Stack.NEURON))
-        step, field = places.draft_at()
+        step, field = draft_at()
         return cls(draft, field=field if step_of(field).key == step else "", step=step_named(step))
 
     @property
@@ -344,7 +346,7 @@ class WizardScreen(PatientScreen):
     def _keep_draft(self) -> None:
         draft = self.settings, self._step.key, self._field
         if not self._launched:
-            places.save_draft(*draft)
+            save_draft(*draft)
 
     # --- the end
 

@@ -12,9 +12,10 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
+from llama_tui.backend.place import SchedulerChoice
 from llama_tui.backend.plain import printable
 from llama_tui.backend.render import plan_run, render_script
-from llama_tui.backend.settings import SchedulerChoice, Settings, Stack, defaults
+from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.tui.steps.forms import step_of
 from llama_tui.tui.steps.pane import StepPane

@@ -11,8 +11,9 @@ from textual.widgets import Button, Static
 
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.steps.pane import StepPane

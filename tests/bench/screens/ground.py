@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run
-from llama_tui.backend.site import Place, Site, connect
+from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
 from tests.bench.screens.processes import SLURM_COMMANDS
 from tests.cluster import SlurmCluster, wait_until

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llama_tui.backend.site import Place
+from llama_tui.backend.place import Place
 from tests.bench.screens.ground import ALIAS, HELD_JOBS, RUNNING_JOBS, WAITING, Ground
 from tests.bench.screens.processes import MARK
 from tests.sshd import Sshd
@@ -34,8 +34,8 @@ Bare().run()
 # As the command `llama-tui` does it, with a run to open: the command line has no way to say that.
 _OPEN_RUN = """
 import sys
-from llama_tui.backend.cli.common import UiRequest
-from llama_tui.backend.site import Place
+from llama_tui.backend.ui_request import UiRequest
+from llama_tui.backend.place import Place
 from llama_tui.tui.main import open_ui
 workspace, host, run = sys.argv[1:]
 open_ui(UiRequest(place=Place(workspace, host=host, python=sys.executable), run_id=run))
