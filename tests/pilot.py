@@ -16,9 +16,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
-from llama_tui.backend.place import Place
 from llama_tui.tui.app import LlamaTui
-from tests.screens import scene
 
 
 async def until(
@@ -178,14 +176,3 @@ async def sitting_at(
     app.animation_level = "none"
     async with app.run_test(size=size, notifications=True) as pilot:
         yield kind(pilot)
-
-
-@asynccontextmanager
-async def at_scene(
-    kind: type[Somebody], name: str, place: Place, size: tuple[int, int] = (80, 24)
-) -> AsyncIterator[Somebody]:
-    """Somebody at one of the recorded screens."""
-    wanted = scene(name, place)
-    async with sitting_at(kind, wanted.app, size) as person:
-        await wanted.ready(person.pilot)
-        yield person

@@ -34,8 +34,8 @@ from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.widgets.answers import AnswersView
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.queue_table import QueueTable
-from tests.pilot import Keyboard, at_scene, painted, sitting_at, until
-from tests.screens import DONE, FAILED, RUNNING, settle
+from tests.pilot import Keyboard, painted, sitting_at, until
+from tests.screens import DONE, FAILED, RUNNING, at_scene, settle
 from tests.test_tui import demo_settings
 from tests.test_tui_monitor import app_on, failed_run
 from tests.test_tui_runs import done_run

@@ -36,8 +36,8 @@ from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.widgets.answers import AnswersView
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.queue_table import QueueTable
-from tests.pilot import Mouse, at_scene, sitting_at, until
-from tests.screens import DONE, FAILED, RUNNING
+from tests.pilot import Mouse, sitting_at, until
+from tests.screens import DONE, FAILED, RUNNING, at_scene
 from tests.test_tui import demo_settings
 from tests.test_tui_monitor import app_on, failed_run
 from tests.test_tui_runs import done_run

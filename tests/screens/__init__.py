@@ -11,7 +11,8 @@ import shutil
 import stat
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunTable
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.loss_plot import LossPlot
+from tests.pilot import Somebody, sitting_at, until
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "fixtures/runs"
@@ -159,12 +161,15 @@ def shown(widgets: object) -> str:
     return " ".join(str(one.content) for one in widgets.results(Static))  # type: ignore[attr-defined]
 
 
-async def until(pilot: Pilot[None], condition: Callable[[], bool], what: str = "") -> None:
-    """Lets the app work until the condition holds."""
-    end = asyncio.get_running_loop().time() + PATIENCE
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, f"{what} never came; {pilot.app.screen}"
-        await pilot.pause(0.05)
+@asynccontextmanager
+async def at_scene(
+    kind: type[Somebody], name: str, place: Place, size: tuple[int, int] = (80, 24)
+) -> AsyncIterator[Somebody]:
+    """Somebody at one of the recorded screens."""
+    wanted = scene(name, place)
+    async with sitting_at(kind, wanted.app, size) as person:
+        await wanted.ready(person.pilot)
+        yield person
 
 
 async def settle(pilot: Pilot[None]) -> None:
