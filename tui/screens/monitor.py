@@ -36,6 +36,8 @@ from llama_tui.tui.widgets.queue_pane import QueuePane
 from llama_tui.tui.widgets.tables import StageTable
 
 WIDE, HIGH = 132, 32
+# From here on the log has room for its lines beside wider tables.
+BROAD = 190
 PANES = ("log", "queue", "loss")
 _FOCUS = {"log": "#log", "queue": "#queue", "loss": "#pane-loss"}
 
@@ -327,6 +329,7 @@ class MonitorScreen(RunScreen):
     def on_resize(self, event: Resize) -> None:
         """Wide terminals show everything at once."""
         self.set_class(event.size.width >= WIDE and event.size.height >= HIGH, "wide")
+        self.set_class(event.size.width >= BROAD, "broad")
         self.query_one(FailurePanel).fit()
 
     def action_pane(self, name: str) -> None:

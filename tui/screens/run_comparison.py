@@ -21,7 +21,7 @@ from llama_tui.backend.runs import open_run
 from llama_tui.backend.site import connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
-from llama_tui.tui.screens.runs import UP_AND_DOWN
+from llama_tui.tui.widgets.tables import UP_AND_DOWN
 
 # Characters of a value that are shown at most, and at least however narrow it is; all of it is below the table.
 MOST, LEAST = 60, 16

@@ -45,17 +45,10 @@ class Found:
     info: RunInfo
 
 
-# In a table of rows, Home and End are its first and its last row; Textual's own are for columns.
-UP_AND_DOWN = [
-    Binding("home", "scroll_top", "First", show=False),
-    Binding("end", "scroll_bottom", "Last", show=False),
-]
-
-
 class RunTable(SteadyTable):
     """Runs of all places. The first column shows which ones are marked."""
 
-    BINDINGS = [Binding("enter", "select_cursor", "Open"), *UP_AND_DOWN]
+    BINDINGS = [Binding("enter", "select_cursor", "Open")]
     titles = ("·", "state", "run", "stage", "age", "model", "where")
 
 

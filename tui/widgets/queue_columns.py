@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from rich.cells import cell_len, set_cell_size
 
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import duration
@@ -84,6 +86,27 @@ COLUMNS: dict[str, Column] = {
     ),
 }
 USUAL = ("job", "state", "name", "time", "nodes", "reason", "user")
+# What gives way where there is little room, the first one first, and the cells that it keeps.
+LEAST = {"reason": 8, "run": 12, "name": 12, "nodes": 13}
+
+
+def cut_widths(widths: Mapping[str, int], room: int) -> dict[str, int]:
+    """How wide the columns that have to give way may be, so that all fit into so many cells."""
+    beyond = sum(widths.values()) - room
+    cut: dict[str, int] = {}
+    for name, least in LEAST.items():
+        given = min(beyond, widths.get(name, 0) - least)
+        if given > 0:
+            cut[name] = widths[name] - given
+            beyond -= given
+    return cut
+
+
+def cut_text(text: str, width: int | None) -> str:
+    """The text in so many cells, with a sign that there is more; all of it for None."""
+    if width is None or cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1) + "…"
 
 
 def chosen_columns(text: str | None) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.cells import cell_len
 from rich.text import Text
 from textual import on
 from textual.binding import Binding
 from textual.widgets import DataTable
+from textual.widgets.data_table import ColumnKey
 
 from llama_tui.backend import places
 from llama_tui.backend.schedulers.base import Job
@@ -17,6 +19,8 @@ from llama_tui.tui.widgets.queue_columns import (
     chosen_columns,
     chosen_sorting,
     columns_text,
+    cut_text,
+    cut_widths,
     sorting_text,
 )
 from llama_tui.tui.widgets.tables import SteadyTable
@@ -42,13 +46,36 @@ class QueueTable(SteadyTable):
         self.sorting = chosen_sorting(places.preference(_SORTING_KEPT))
         self._jobs: list[Job] = []
         self._now = 0.0
+        self._cut: dict[str, int] = {}
 
     def show_jobs(self, jobs: Iterable[Job], now: float) -> None:
         """Shows them; of more than can be read, the first thousand."""
         self._jobs, self._now = list(jobs), now
         order = sorted(self._jobs, key=COLUMNS[self.sorting.column].order, reverse=self.sorting.reverse)
         cells = [COLUMNS[title].cell for title in self.titles]
-        self.show((job.id, tuple(cell(job, now) for cell in cells)) for job in order[:MOST_JOBS])
+        rows = {job.id: tuple(cell(job, now) for cell in cells) for job in order[:MOST_JOBS]}
+        cut = self._cut_for(list(rows.values()))
+        if cut != self._cut:
+            self._cut = cut
+            self._begin_anew()
+            return
+        limits = [cut.get(title) for title in self.titles]
+        self.show((key, tuple(map(cut_text, row, limits))) for key, row in rows.items())
+
+    def on_resize(self) -> None:
+        """All columns stay in sight, as far as that can be."""
+        self.show_jobs(self._jobs, self._now)
+
+    def _cut_for(self, rows: list[tuple[str, ...]]) -> dict[str, int]:
+        if not self.size.width:
+            return {}
+        columns = {title: self.columns[ColumnKey(title)] for title in self.titles}
+        widths = {
+            title: max([len(column.label), *(cell_len(row[at]) for row in rows)])
+            for at, (title, column) in enumerate(columns.items())
+        }
+        bar = self.scrollbar_size_vertical if len(rows) + self.header_height > self.size.height else 0
+        return cut_widths(widths, self.size.width - bar - 2 * self.cell_padding * len(widths))
 
     # --- columns
 

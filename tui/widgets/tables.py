@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.text import Text
+from textual.binding import Binding
 from textual.coordinate import Coordinate
 from textual.widgets import DataTable
 from textual.widgets.data_table import ColumnKey, RowKey
@@ -19,10 +20,22 @@ from llama_tui.tui.words import state_text
 
 Cell = str | Text
 
+# In a table of rows, Home and End are its first and its last row; Textual's own are for columns.
+UP_AND_DOWN = [
+    Binding("home", "scroll_top", "First row", show=False),
+    Binding("end", "scroll_bottom", "Last row", show=False),
+]
+
+
+def _as_it_is(cell: Cell) -> Cell:
+    """The table takes words in brackets for styles: a job's name may have some."""
+    return Text(cell) if isinstance(cell, str) and "[" in cell else cell
+
 
 class SteadyTable(DataTable[Cell]):
     """A table of rows with keys; `show` replaces them without moving the cursor."""
 
+    BINDINGS = [*UP_AND_DOWN]
     titles: tuple[str, ...] = ()
 
     def __init__(self, *, id: str | None = None) -> None:
@@ -39,7 +52,8 @@ class SteadyTable(DataTable[Cell]):
 
     def show(self, rows: Iterable[tuple[str, tuple[Cell, ...]]]) -> None:
         """Shows exactly these rows: (key, cells). Only what differs is touched."""
-        wanted, before = dict(rows), self._shown
+        wanted = {key: tuple(map(_as_it_is, cells)) for key, cells in rows}
+        before = self._shown
         self._shown = wanted
         if list(before) != list(wanted):
             self._replace(wanted)

@@ -1,0 +1,93 @@
+"""The monitor's panes in use: what can be read and reached in them at any size, and what stays where it was."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from textual.app import App, ComposeResult
+
+from llama_tui.backend.place import Place
+from llama_tui.backend.schedulers.base import Job, JobState
+from llama_tui.tui.widgets.queue_columns import cut_text, cut_widths
+from llama_tui.tui.widgets.queue_table import QueueTable
+from llama_tui.tui.widgets.tables import StageTable, SteadyTable
+from tests.pilot import Keyboard, painted, until
+from tests.screens import at_scene
+
+at = partial(at_scene, Keyboard)
+
+
+class TestTables:
+    @pytest.mark.parametrize(("first", "last"), [("home", "end"), ("pageup", "pagedown")])
+    @pytest.mark.parametrize(("pane", "kind"), [("", StageTable), ("2", QueueTable)])
+    async def test_keys_to_the_first_and_the_last_row(
+        self, pane: str, kind: type[SteadyTable], first: str, last: str, place: Place
+    ) -> None:
+        async with at("monitor-running", place) as keyboard:
+            table = keyboard.app.screen.query_one(kind)
+            await keyboard.press(*filter(None, [pane]))
+            await until(keyboard.pilot, lambda: table.has_focus and table.row_count > 1)
+            await keyboard.press(last)
+            assert table.cursor_row == table.row_count - 1
+            await keyboard.press(first)
+            assert table.cursor_row == 0
+
+
+class _Queue(App[None]):
+    def compose(self) -> ComposeResult:
+        yield QueueTable()
+
+
+class TestQueueColumns:
+    @pytest.mark.parametrize("width", [80, 90, 120])
+    async def test_the_usual_ones_fit_and_give_way_where_they_have_to(self, width: int) -> None:
+        jobs = [
+            Job(
+                "1234567", JobState.ACTIVE, "RUNNING", started=1, nodes="ip-10-1-23-45", name="run/finetune/1"
+            ),
+            Job("1234568", JobState.WAITING, "PENDING", name="run/model_consolidation/1", user="ubuntu"),
+            Job("1234569", JobState.STUCK, "PENDING", reason="DependencyNeverSatisfied", name="a" * 50),
+        ]
+        app = _Queue()
+        async with app.run_test(size=(120, 20)) as pilot:
+            table = app.query_one(QueueTable)
+            await pilot.resize_terminal(width, 20)
+            table.show_jobs(jobs, 5_000)
+            await until(pilot, lambda: "1:23:19" in painted(app))
+            assert table.max_scroll_x == 0
+            assert "ubuntu" in painted(app)
+            # What has room again is shown again, also in columns that had become narrow.
+            await pilot.resize_terminal(150, 20)
+            await until(pilot, lambda: "DependencyNeverSatisfied" in painted(app))
+            await pilot.resize_terminal(width, 20)
+            await until(pilot, lambda: table.size.width == width and table.max_scroll_x == 0)
+
+    def test_the_reason_gives_way_first_and_everything_keeps_something(self) -> None:
+        widths = {"job": 7, "name": 21, "reason": 24}
+        assert cut_widths(widths, 60) == {}
+        assert cut_widths(widths, 45) == {"reason": 17}
+        assert cut_widths(widths, 30) == {"reason": 8, "name": 15}
+        assert cut_widths(widths, 5) == {"reason": 8, "name": 12}
+
+    def test_a_cut_says_that_there_is_more(self) -> None:
+        assert cut_text("DependencyNeverSatisfied", 12) == "DependencyN…"
+        assert cut_text("文字文字文字", 6) == "文字 …"
+        assert cut_text("Priority", 8) == cut_text("Priority", None) == "Priority"
+
+    async def test_a_name_in_brackets_is_a_name(self) -> None:
+        job = Job("1", JobState.ACTIVE, "RUNNING", started=1, name="run/[/x] [red]y[/red]", reason="[b]")
+        app = _Queue()
+        async with app.run_test(size=(120, 20)) as pilot:
+            table = app.query_one(QueueTable)
+            table.show_jobs([job], 2)
+            await until(pilot, lambda: "[/x] [red]y[/red]" in painted(app) and "[b]" in painted(app))
+
+    @pytest.mark.parametrize("size", [(80, 24), (132, 40), (200, 50)])
+    async def test_no_sideways_scroll_in_the_monitor(self, size: tuple[int, int], place: Place) -> None:
+        for scene in ("monitor-running", "monitor-failed"):
+            async with at(scene, place, size) as keyboard:
+                await keyboard.press("2", "m")
+                table = keyboard.app.screen.query_one(QueueTable)
+                await keyboard.sees("user", "reason", "PENDING", "you")
+                await until(keyboard.pilot, lambda one=table: one.max_scroll_x == 0)  # type: ignore[misc]
