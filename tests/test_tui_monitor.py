@@ -126,10 +126,10 @@ class TestLog:
             view = view_of(app)
             await until(pilot, lambda: "line 59999 " in view.text)
             await pilot.press("slash", *"needle", "enter")
-            await until(pilot, lambda: "2/2 'needle'" in text_of(app, "#log-title"), "the count")
+            await until(pilot, lambda: "2/2 'needle'" in text_of(app, "#log-found"), "the count")
             assert not view.following
             await pilot.press("n")
-            await until(pilot, lambda: "1/2" in text_of(app, "#log-title"))
+            await until(pilot, lambda: "1/2" in text_of(app, "#log-found"))
             await until(pilot, lambda: "needle 100 " in view.text, "the part with the first")
             height = view.scrollable_content_region.height
             await until(
@@ -138,9 +138,9 @@ class TestLog:
                 "the match in sight",
             )
             await click(pilot, "#do-previous")
-            await until(pilot, lambda: "Needle 59000 " in view.text and "2/2" in text_of(app, "#log-title"))
+            await until(pilot, lambda: "Needle 59000 " in view.text and "2/2" in text_of(app, "#log-found"))
             await pilot.press("escape")
-            await until(pilot, lambda: "needle" not in text_of(app, "#log-title"))
+            await until(pilot, lambda: "needle" not in text_of(app, "#log-found"))
             assert isinstance(app.screen, MonitorScreen)
 
     async def test_what_arrives_is_searched_as_well(self, site: Site, workspace: Path) -> None:
@@ -149,13 +149,13 @@ class TestLog:
         async with app.run_test(size=(100, 30)) as pilot:
             await until(pilot, lambda: view_of(app).text == "one loss")
             await pilot.press("slash", *"loss", "enter")
-            await until(pilot, lambda: "1/1 'loss'" in text_of(app, "#log-title"))
+            await until(pilot, lambda: "1/1 'loss'" in text_of(app, "#log-found"))
             with Path(run.layout.log(TUNE, 1)).open("a") as log:
                 log.write("two lo")
                 log.flush()
                 await until(pilot, lambda: view_of(app).text.endswith("two lo"))
                 log.write("ss\nthree\n")
-            await until(pilot, lambda: "1/2 'loss'" in text_of(app, "#log-title"))
+            await until(pilot, lambda: "1/2 'loss'" in text_of(app, "#log-found"))
 
     @pytest.mark.parametrize("by", ["key", "mouse"])
     async def test_the_first_error_far_from_the_end(self, by: str, site: Site, workspace: Path) -> None:

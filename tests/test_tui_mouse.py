@@ -175,7 +175,6 @@ class TestMonitor:
             await mouse.click("zoom")
             await mouse.sees("0 create_env")
 
-    @pytest.mark.xfail(strict=True, reason="only Enter begins a search")
     async def test_find(self, place: Place) -> None:
         async with at("monitor-failed", place, (120, 40)) as mouse:
             await mouse.click("find")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -9,13 +10,50 @@ from textual.app import App, ComposeResult
 
 from llama_tui.backend.place import Place
 from llama_tui.backend.schedulers.base import Job, JobState
-from llama_tui.tui.widgets.queue_columns import cut_text, cut_widths
+from llama_tui.tui.widgets.log_view import LogView
+from llama_tui.tui.widgets.queue_columns import cut_widths
 from llama_tui.tui.widgets.queue_table import QueueTable
 from llama_tui.tui.widgets.tables import StageTable, SteadyTable
-from tests.pilot import Keyboard, painted, until
+from llama_tui.tui.words import cut_text
+from tests.pilot import Keyboard, Mouse, painted, until
 from tests.screens import at_scene
 
 at = partial(at_scene, Keyboard)
+
+
+class TestSearch:
+    @pytest.mark.parametrize("needle", ["shard", "shard: /fsx/you/llama-tui/runs"])
+    async def test_the_count_can_be_read_at_80_by_24(self, needle: str, place: Place) -> None:
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("slash", *needle, "enter")
+            await keyboard.sees("/", "'shard", "paused", "model_", "follow")
+            assert re.search(r"\d/\d 'shard", painted(keyboard.app))
+            await keyboard.press("escape")
+            await keyboard.press("slash", *"no such words", "enter")
+            await keyboard.sees("no 'no such words'")
+
+    async def test_paused_can_be_read_beside_a_long_title(self, place: Place) -> None:
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("1", "pageup")
+            await keyboard.sees("paused")
+
+    async def test_the_first_click_shows_the_line_and_a_second_without_text_leaves_it(
+        self, place: Place
+    ) -> None:
+        async with at_scene(Mouse, "monitor-failed", place) as mouse:
+            for _ in range(2):
+                await mouse.click("find")
+                await mouse.sees("search the whole log")
+            assert mouse.app.focused is mouse.app.screen.query_one("#search")
+            await mouse.paste("shard")
+            await mouse.click("find")
+            await mouse.sees("'shard'")
+            assert mouse.app.focused is mouse.app.screen.query_one(LogView)
+
+    async def test_a_search_that_is_not_begun_gives_the_cursor_back(self, place: Place) -> None:
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("slash", *"shard", "escape")
+            assert keyboard.app.focused is keyboard.app.screen.query_one(StageTable)
 
 
 class TestTables:

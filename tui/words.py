@@ -1,7 +1,8 @@
-"""How states look: a shape, a word and a colour of the theme; never the colour alone."""
+"""How states look: a shape, a word and a colour of the theme, never the colour alone; how words that are too long."""
 
 from __future__ import annotations
 
+from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from llama_tui.backend.report_text import MARKS
@@ -29,3 +30,10 @@ def state_text(state: StageState) -> Text:
 def mark(state: StageState) -> Text:
     """The mark alone."""
     return Text(MARKS[state], style=_STYLES[state])
+
+
+def cut_text(text: str, width: int | None) -> str:
+    """The text in so many cells, with a sign that there is more; all of it for None."""
+    if width is None or cell_len(text) <= width:
+        return text
+    return set_cell_size(text, width - 1) + "…"

@@ -14,6 +14,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Input, Static
 
 from llama_tui.backend.errors import UserError
@@ -25,12 +26,15 @@ from llama_tui.tui.background import in_background
 from llama_tui.tui.pager import show_in_pager
 from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.log_view import LogView
+from llama_tui.tui.words import cut_text
 
 Answer = TypeVar("Answer")
 
 # The view takes what came at most so often, in seconds; a slow terminal gets more time.
 PAUSE = 0.12
 SHARE = 4
+# Of what is searched for, so much is shown beside the count.
+LONGEST_NEEDLE = 16
 # Of what comes faster than anybody reads, fewer pictures do: keys come first.
 BURST_BYTES, BURST_PAUSE = 64 * 1024, 0.3
 
@@ -72,6 +76,7 @@ class LogPane(Vertical):
         self._hits: list[int] = []
         self._count = 0
         self._at = -1
+        self._before_search: Widget | None = None
         self.commands: dict[str, Callable[[], object]] = {
             "older": lambda: self.post_message(self.AttemptChosen(-1)),
             "newer": lambda: self.post_message(self.AttemptChosen(1)),
@@ -90,7 +95,10 @@ class LogPane(Vertical):
             yield ActionLabel("‹", self.commands["older"], "[  the attempt before", id="older")
             yield Static("", id="log-title", markup=False)
             yield ActionLabel("›", self.commands["newer"], "]  the attempt after", id="newer")
-            yield ActionLabel("find", self.commands["search"], "/  search the whole file", id="do-find")
+            yield Static("", id="log-found", markup=False)
+            yield ActionLabel(
+                "find", self.find, "/  search the whole file; once more begins the search", id="do-find"
+            )
             yield ActionLabel("<", self.commands["previous"], "N  the match before", id="do-previous")
             yield ActionLabel(">", self.commands["next"], "n  the next match", id="do-next")
             yield ActionLabel("error", self.commands["first_error"], "e  the first error", id="do-error")
@@ -102,7 +110,9 @@ class LogPane(Vertical):
             yield ActionLabel("follow", self.commands["follow"], "f  follow the end", id="do-follow")
         yield LogView(id="log")
         yield Input(
-            placeholder="search the whole log; Enter finds, then n and N; Esc ends", id="search", compact=True
+            placeholder="search the whole log; Enter, or find once more, begins; Esc ends",
+            id="search",
+            compact=True,
         )
 
     def on_mount(self) -> None:
@@ -153,20 +163,26 @@ class LogPane(Vertical):
             live.follow_log(path)
 
     def _show_title(self) -> None:
-        view, words = self.view, self._title
+        view = self.view
+        parts = []
         if self._needle:
             number = self._count - len(self._hits) + self._at + 1
-            words += (
-                f" · {number}/{self._count} {self._needle!r}" if self._hits else f" · no {self._needle!r}"
-            )
+            words = cut_text(self._needle, LONGEST_NEEDLE)
+            parts.append(f"{number}/{self._count} {words!r}" if self._hits else f"no {words!r}")
         if not view.following:
-            words += " · paused"
-        self.query_one("#log-title", Static).update(words)
-        self.query_one("#log-title").set_class(not view.following, "paused")
+            parts.append("paused")
+        self.query_one("#log-title", Static).update(self._title)
+        self._tell(" · ".join(parts))
         self.query_one("#do-follow").set_class(view.following, "on")
         self.query_one("#do-wrap").set_class(view.wrap, "on")
         for name in ("#do-next", "#do-previous"):
             self.query_one(name).display = bool(self._hits)
+
+    def _tell(self, words: str) -> None:
+        """Beside the title, which gives way where there is no room for both."""
+        line = self.query_one("#log-found", Static)
+        line.display = bool(words)
+        line.update(words)
 
     @on(LogView.FollowingChanged)
     def _following_changed(self) -> None:
@@ -231,20 +247,35 @@ class LogPane(Vertical):
     def search(self) -> None:
         """Shows the search line."""
         line = self.query_one("#search", Input)
-        line.display = True
+        if not line.display:
+            self._before_search = self.screen.focused
+        self._show_line(True)
         # At once: what is typed after the slash is text, not keys of the screen.
         self.screen.set_focus(line)
 
+    def find(self) -> None:
+        """Shows the search line; where it holds a text already, begins the search for it."""
+        line = self.query_one("#search", Input)
+        if line.display and line.value.strip():
+            self._begin(line.value)
+        else:
+            self.search()
+
     def end_search(self) -> bool:
         """Ends a search; False when there was none."""
-        line = self.query_one("#search", Input)
-        if not line.display and not self._needle:
+        typing = self.query_one("#search", Input).display
+        if not typing and not self._needle:
             return False
-        line.display = False
+        self._show_line(False)
         self._forget_hits()
         self._show_title()
-        self.view.focus()
+        before = self._before_search if typing else None
+        self.screen.set_focus(before if before is not None and before.focusable else self.view)
         return True
+
+    def _show_line(self, shown: bool) -> None:
+        self.query_one("#search").display = shown
+        self.query_one("#do-find").set_class(shown, "on")
 
     def _forget_hits(self) -> None:
         self._needle, self._hits, self._count, self._at = "", [], 0, -1
@@ -252,13 +283,16 @@ class LogPane(Vertical):
 
     @on(Input.Submitted, "#search")
     def _submitted(self, event: Input.Submitted) -> None:
-        self.view.focus()
-        event.input.display = False
-        self._forget_hits()
         if event.value.strip():
-            self._find(event.value.strip())
+            self._begin(event.value)
         else:
             self.end_search()
+
+    def _begin(self, text: str) -> None:
+        self.view.focus()
+        self._show_line(False)
+        self._forget_hits()
+        self._find(text.strip())
 
     @work(exclusive=True, group="find", exit_on_error=False)
     async def _find(self, needle: str) -> None:
@@ -269,7 +303,7 @@ class LogPane(Vertical):
             found = await in_background(lambda: find_lines(data, sought))
             hits: LogHits | None = LogHits(len(found), tuple(found))
         else:
-            self.query_one("#log-title", Static).update(f"{self._title} · searching {needle!r} …")
+            self._tell(f"searching {cut_text(needle, LONGEST_NEEDLE)!r} …")
             hits = await self._asked(lambda log: log.find(needle))
         if hits is None or self.shown != shown:
             return
@@ -343,8 +377,8 @@ class LogPane(Vertical):
 
     def _fetching(self, done: int, of: int) -> None:
         """Called on a background thread."""
-        words = f"{self._title} · fetched {done / 2**20:.0f} of {of / 2**20:.0f} MB"
-        self.app.call_from_thread(self.query_one("#log-title", Static).update, words)
+        words = f"fetched {done / 2**20:.0f} of {of / 2**20:.0f} MB"
+        self.app.call_from_thread(self._tell, words)
 
 
 def _joined(reads: list[LogRead]) -> list[tuple[bool, int, bytes]]:

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rich.cells import cell_len, set_cell_size
-
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import duration
 from llama_tui.backend.schedulers.base import Job
@@ -100,13 +98,6 @@ def cut_widths(widths: Mapping[str, int], room: int) -> dict[str, int]:
             cut[name] = widths[name] - given
             beyond -= given
     return cut
-
-
-def cut_text(text: str, width: int | None) -> str:
-    """The text in so many cells, with a sign that there is more; all of it for None."""
-    if width is None or cell_len(text) <= width:
-        return text
-    return set_cell_size(text, width - 1) + "…"
 
 
 def chosen_columns(text: str | None) -> tuple[str, ...]:

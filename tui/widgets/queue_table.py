@@ -19,11 +19,11 @@ from llama_tui.tui.widgets.queue_columns import (
     chosen_columns,
     chosen_sorting,
     columns_text,
-    cut_text,
     cut_widths,
     sorting_text,
 )
 from llama_tui.tui.widgets.tables import SteadyTable
+from llama_tui.tui.words import cut_text
 
 MOST_JOBS = 1000
 _COLUMNS_KEPT, _SORTING_KEPT = "queue.columns", "queue.sorting"
