@@ -27,7 +27,7 @@ from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.themes import PALETTES, Palette
 from llama_tui.tui.words import state_text
 from tests.browser import CHROMIUM, browser
-from tests.pilot import until
+from tests.pilot import painted, until
 from tests.ports import PortLease
 
 
@@ -93,6 +93,19 @@ async def test_a_chosen_theme_is_there_again_and_colours_the_states() -> None:
     again = LlamaTui(UiRequest(settings=defaults(Stack.CPU)))
     assert again.theme == "llama-colour-blind-light"
     assert not again.current_theme.dark
+
+
+@pytest.mark.parametrize("palette", PALETTES, ids=lambda palette: palette.name)
+async def test_the_wizards_steps_have_the_themes_colours(palette: Palette) -> None:
+    app = LlamaTui(UiRequest(settings=defaults(Stack.CPU)))
+    async with app.run_test() as pilot:
+        app.theme = palette.name
+        await until(pilot, lambda: app.focused is not None)
+        await pilot.press(*"Not A Name", "ctrl+n", "ctrl+n")
+        await until(pilot, lambda: painted(app).count("✓") == 1 and "✗ 1 Where" in painted(app))
+        done, broken = app.screen.query_one("#rail-token"), app.screen.query_one("#rail-where")
+        assert done.styles.color.hex.lower() == app.theme_variables["success"].lower()
+        assert broken.styles.color.hex.lower() == app.theme_variables["error"].lower()
 
 
 def test_a_preference_that_is_gone_or_garbage_is_no_matter() -> None:

@@ -114,7 +114,7 @@ class TestRuns:
 
     async def test_delete_after_a_question(self, place: Place) -> None:
         async with at("runs", place) as keyboard:
-            for no in ("n", "escape"):
+            for no in ("n", "escape", "enter"):
                 await keyboard.press("X")
                 await keyboard.arrives(Confirm)
                 await keyboard.sees(DONE, "frees 1")
@@ -123,7 +123,7 @@ class TestRuns:
             assert (Path.home() / "llama-tui/runs" / DONE).exists()
             await keyboard.press("delete")
             await keyboard.arrives(Confirm)
-            await keyboard.press("enter")
+            await keyboard.press("y")
             await keyboard.arrives(RunsScreen)
             await keyboard.sees("Runs  ·  2")
         assert not (Path.home() / "llama-tui/runs" / DONE).exists()
@@ -141,7 +141,7 @@ class TestWizard:
             await keyboard.sees("0 create_env", "job")
             await keyboard.press("c")
             await keyboard.arrives(Confirm)
-            await keyboard.press("enter")
+            await keyboard.press("y")
             await keyboard.sees("cancelled")
 
 
@@ -264,13 +264,14 @@ class TestMonitor:
         wait_until_runs(run, Stage.CREATE_ENV)
         async with on(app_on(run)) as keyboard:
             await keyboard.sees("running")
+            for no in ("escape", "enter"):
+                await keyboard.press("c")
+                await keyboard.arrives(Confirm)
+                await keyboard.press(no)
+                await keyboard.sees("running")
             await keyboard.press("c")
             await keyboard.arrives(Confirm)
-            await keyboard.press("escape")
-            await keyboard.sees("running")
-            await keyboard.press("c")
-            await keyboard.arrives(Confirm)
-            await keyboard.press("enter")
+            await keyboard.press("y")
             await keyboard.sees("create_env cancelled")
 
     async def test_report_script_and_other_settings(self, place: Place) -> None:
@@ -330,7 +331,19 @@ class TestComparison:
             file = Path(f"{DONE}.{kind}")
             await until(keyboard.pilot, file.exists)
             await keyboard.sees(f"Saved {file}")
-        assert "Who are you?" in file.read_text()
+            assert "Who are you?" in file.read_text()
+            file.write_text("precious")
+            for no in ("enter", "n"):
+                await keyboard.press(key, "enter")
+                await keyboard.arrives(Confirm)
+                await keyboard.sees("Replace this file?")
+                await keyboard.press(no)
+                await keyboard.arrives(ComparisonScreen)
+            assert file.read_text() == "precious"
+            await keyboard.press(key, "enter")
+            await keyboard.arrives(Confirm)
+            await keyboard.press("y")
+            await until(keyboard.pilot, lambda: "Who are you?" in file.read_text())
 
     async def test_ask_more_typed_and_from_a_file(
         self, site: Site, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -454,9 +467,11 @@ ASKED = [Prompt("Password:", False), Prompt("Code:", True)]
 @pytest.mark.parametrize(
     ("dialog", "keys", "answer"),
     [
-        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["enter"], True),
+        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["enter"], False),
         (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["y"], True),
-        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["tab", "enter"], False),
+        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["n"], False),
+        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["left", "enter"], True),
+        (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["shift+tab", "enter"], True),
         (lambda: Confirm("Sure?", "word " * 200, "Do it"), ["escape"], False),
         (lambda: Ask("Where?", "here"), ["enter"], "here"),
         (lambda: Ask("Where?", "here"), ["escape"], None),

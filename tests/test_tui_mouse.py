@@ -313,7 +313,7 @@ class TestComparison:
             await mouse.click("Leave (Esc)")
             await mouse.arrives(ComparisonScreen)
             await mouse.click(words)
-            await mouse.click("Go on (Enter)")
+            await mouse.click("Save (Enter)")
             file = Path(f"{DONE}.{kind}")
             await until(mouse.pilot, file.exists)
             await mouse.sees(f"Saved {file}")

@@ -23,12 +23,16 @@ class Dialog(ModalScreen[Answer]):
 
 
 class Confirm(Dialog[bool]):
-    """A question with two answers; Escape is no."""
+    """A question with two answers; Escape is no.
 
-    AUTO_FOCUS = "#yes"
+    Only what cannot be taken back is asked about, so that Enter alone, pressed once too often, does nothing.
+    """
+
+    AUTO_FOCUS = "#no"
     BINDINGS = [
         Binding("escape,n", "answer(False)", "No"),
         Binding("y", "answer(True)", "Yes"),
+        Binding("left,right", "other_button", "The other button", show=False),
     ]
 
     def __init__(self, title: str, words: str, yes: str) -> None:
@@ -44,6 +48,10 @@ class Confirm(Dialog[bool]):
                 yield Button(f"{self._yes} (y)", variant="warning", id="yes", compact=True)
                 yield Button("No (n)", id="no", compact=True)
 
+    def action_other_button(self) -> None:
+        """Yes and No are beside each other."""
+        self.focus_next(Button)
+
     def action_answer(self, yes: bool) -> None:
         """Ends the dialog."""
         self.dismiss(yes)
@@ -54,20 +62,30 @@ class Confirm(Dialog[bool]):
 
 
 class Ask(Dialog[str | None]):
-    """One line of text; Escape gives None."""
+    """One line of text; Escape gives None.
+
+    Args:
+        words: what to know before one answers.
+        go: what Enter does.
+    """
 
     BINDINGS = [Binding("escape", "leave", "Leave")]
 
-    def __init__(self, title: str, value: str = "", placeholder: str = "") -> None:
+    def __init__(
+        self, title: str, value: str = "", placeholder: str = "", *, words: str = "", go: str = "Go on"
+    ) -> None:
         super().__init__()
         self._title, self._value, self._placeholder = title, value, placeholder
+        self._words, self._go = words, go
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(self._title, classes="dialog-title", markup=False)
+            if self._words:
+                yield Label(self._words, classes="dialog-words", markup=False)
             yield Input(self._value, placeholder=self._placeholder)
             with Horizontal(classes="dialog-buttons"):
-                yield Button("Go on (Enter)", variant="primary", id="go", compact=True)
+                yield Button(f"{self._go} (Enter)", variant="primary", id="go", compact=True)
                 yield Button("Leave (Esc)", id="leave", compact=True)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from rich.text import Text
 from textual.events import Click
 from textual.message import Message
 from textual.widgets import Static
 
 from llama_tui.tui.steps.forms import STEPS, StepForm
+
+_MARKS = {"broken": "✗", "visited": "✓", "open": "·"}
+_HERE = "▸"
 
 
 class RailStep(Static):
@@ -25,18 +27,15 @@ class RailStep(Static):
         self.step = step
 
     def show(self, *, current: bool, broken: bool, visited: bool) -> None:
-        """Says how the step stands, by shape and colour."""
+        """Says how the step stands, by shape and by the theme's colour for it."""
+        state = "broken" if broken else "visited" if visited and not current else "open"
         words = f"{STEPS.index(self.step) + 1} {self.step.title}"
-        if broken:
-            text = Text(f"✗ {words}", style="bold red")
-        elif current:
-            text = Text(f"▸ {words}", style="bold")
-        elif visited:
-            text = Text(f"✓ {words}", style="green")
+        if current:
+            # Without colours nothing else tells where one is.
+            self.update(f"{_HERE} {words}" + (f" {_MARKS[state]}" if broken else ""))
         else:
-            text = Text(f"· {words}", style="dim")
-        self.update(text)
-        self.set_class(current, "current")
+            self.update(f"{_MARKS[state]} {words}")
+        self.set_classes(f"rail-step {state}" + (" current" if current else ""))
 
     def on_click(self, event: Click) -> None:
         """Tells the wizard."""
