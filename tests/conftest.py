@@ -3,18 +3,22 @@
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from textual.pilot import Pilot
 
 from llama_tui.backend.place import Place, SchedulerChoice
 from llama_tui.backend.site import Site, connect
+from llama_tui.tui.app import LlamaTui
 from tests.cluster import APT_LINE as SLURM_APT_LINE
 from tests.cluster import SlurmCluster, missing_programs
 from tests.cluster_accounting import APT_LINE as ACCOUNTING_APT_LINE
 from tests.cluster_accounting import PROGRAMS as ACCOUNTING_PROGRAMS
 from tests.cpu_env import cpu_python
+from tests.pilot import until
 from tests.screens import leave, prepare
 from tests.sshd import APT_LINE as SSHD_APT_LINE
 from tests.sshd import Sshd
@@ -66,6 +70,20 @@ def home(
     folder = tmp_path_factory.mktemp("home")
     _cut_off(monkeypatch, folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _first_screen_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run_test` gives a pilot when the first screen is open, which is loaded behind the first frame."""
+    run_test = LlamaTui.run_test
+
+    @contextlib.asynccontextmanager
+    async def opened(app: LlamaTui, **options: Any) -> AsyncIterator[Pilot[None]]:
+        async with run_test(app, **options) as pilot:
+            await until(pilot, lambda: app.opened, "first screen")
+            yield pilot
+
+    monkeypatch.setattr(LlamaTui, "run_test", opened)
 
 
 def _require(programs: tuple[str, ...], apt_line: str) -> None:

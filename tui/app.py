@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
-from textual.app import App, SystemCommand
+from textual import events, work
+from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
+from textual.widgets import Static
 
 from llama_tui.backend import places
-from llama_tui.backend.colleague_report import without_secrets
-from llama_tui.backend.hosts.choose import HostBook
+from llama_tui.backend.plain import printable
 from llama_tui.backend.ui_request import UiRequest
-from llama_tui.tui.asking import ScreenAsk
+from llama_tui.tui.background import in_background
 from llama_tui.tui.themes import DEFAULT, PALETTES, TERMINAL_THEMES
+
+if TYPE_CHECKING:
+    from llama_tui.backend.hosts.choose import HostBook
+
+_STYLES = [
+    Path(__file__).parent / f"styles/{name}.tcss"
+    for name in ("app", "wizard", "runs", "monitor", "comparison")
+]
 
 
 class LlamaTui(App[None]):
     """llama-tui on the screen.
+
+    The first frame needs nothing but Textual. What a screen needs is loaded behind it; keys wait until it is there.
 
     Args:
         request: what to open with.
     """
 
     TITLE = "llama-tui"
-    CSS_PATH = [f"styles/{name}.tcss" for name in ("app", "wizard", "runs", "monitor", "comparison")]
+    CSS = "#opening { height: 1; background: $primary; color: $text; padding: 0 1; text-style: bold; }"
     BINDINGS = [
         Binding("question_mark,f1", "show_keys", "Keys"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
@@ -41,7 +55,15 @@ class LlamaTui(App[None]):
         preferred = places.preference("theme")
         self.theme = preferred if preferred in self.available_themes else DEFAULT
         self._request = request
-        self.hosts = HostBook(ScreenAsk(self))
+        self._early: list[events.Event] | None = []
+
+    @cached_property
+    def hosts(self) -> HostBook:
+        """The hosts that the screens talk to; they ask on the screen."""
+        from llama_tui.backend.hosts.choose import HostBook
+        from llama_tui.tui.asking import ScreenAsk
+
+        return HostBook(ScreenAsk(self))
 
     @property
     def ansi_theme(self) -> TerminalTheme:
@@ -53,9 +75,49 @@ class LlamaTui(App[None]):
         if self.is_running and before != chosen:
             places.save_preference("theme", chosen)
 
+    def compose(self) -> ComposeResult:
+        words = printable(self._opening_words())
+        yield Static(f"llama-tui  ·  {words}", id="opening", markup=False)
+        yield Static(" What is typed now is kept for the next screen.", markup=False)
+
     def on_mount(self) -> None:
-        """Shows the first screen."""
-        self.push_screen(self._first_screen())
+        """Opens the first screen when this one is painted."""
+        self.call_after_refresh(self._open)
+
+    def _opening_words(self) -> str:
+        request = self._request
+        if request.run_id and request.place:
+            return f"opening {request.run_id} in {request.place.label}"
+        known = [request.place] if request.place else places.remembered()
+        if request.settings is None and known:
+            return f"looking for runs in {', '.join(place.label for place in known)}"
+        return "opening the wizard"
+
+    @work(exclusive=True, group="open")
+    async def _open(self) -> None:
+        make_screen = await in_background(self._first_screen)
+        self.stylesheet.read_all(_STYLES)
+        screen = make_screen()
+        await self.push_screen(screen)
+        screen.call_after_refresh(self._hand_over_keys)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keeps what is typed before the first screen is there."""
+        typed = isinstance(event, events.Key | events.Paste) and not event.is_forwarded
+        if typed and self._early is not None:
+            self._early.append(event)
+            return
+        await super().on_event(event)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the first screen is there and has got the keys that waited for it."""
+        return self._early is None
+
+    def _hand_over_keys(self) -> None:
+        early, self._early = self._early or [], None
+        for event in early:
+            self.post_message(event)
 
     def on_unmount(self) -> None:
         """Connections end with the app; jobs do not."""
@@ -63,26 +125,27 @@ class LlamaTui(App[None]):
 
     def _fatal_error(self) -> None:
         """Textual's own shows the local variables of every frame, a token among them."""
+        from llama_tui.backend.colleague_report import without_secrets
+
         self.bell()
         self.panic(Text(without_secrets(traceback.format_exc())))
 
-    def _first_screen(self) -> Screen[None]:
-        """What was asked for, else the runs, else the wizard."""
+    def _first_screen(self) -> Callable[[], Screen[None]]:
+        """Loads what was asked for, else the runs, else the wizard; gives what makes it. Takes its time."""
         request = self._request
-        known = places.remembered()
         if request.run_id and request.place:
             from llama_tui.tui.screens.monitor import MonitorScreen
 
-            return MonitorScreen(request.place, request.run_id)
-        if request.settings is None and known:
+            return partial(MonitorScreen, request.place, request.run_id)
+        if request.settings is None and places.remembered():
             from llama_tui.tui.screens.runs import RunsScreen
 
-            return RunsScreen(request.place)
+            return partial(RunsScreen, request.place)
         from llama_tui.tui.screens.wizard import WizardScreen
 
         if request.settings is None:
-            return WizardScreen.resumed()
-        return WizardScreen(request.settings, request.review)
+            return WizardScreen.resumed
+        return partial(WizardScreen, request.settings, request.review)
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Every action of the screen is in the palette, beside Textual's own."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from llama_tui.backend.cli.main import cli
 from llama_tui.backend.ui_request import UiRequest
 
 
@@ -20,4 +20,10 @@ def open_ui(request: UiRequest) -> None:
 def main() -> None:
     """The console script's entry. What it writes is for its user alone, whatever the shell's umask."""
     os.umask(0o077)
+    if len(sys.argv) == 1:
+        # The screen without the commands, which take as long to load as its first frame.
+        open_ui(UiRequest())
+        return
+    from llama_tui.backend.cli.main import cli
+
     cli(obj=open_ui)
