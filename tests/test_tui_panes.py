@@ -129,3 +129,74 @@ class TestQueueColumns:
                 table = keyboard.app.screen.query_one(QueueTable)
                 await keyboard.sees("user", "reason", "PENDING", "you")
                 await until(keyboard.pilot, lambda one=table: one.max_scroll_x == 0)  # type: ignore[misc]
+
+
+class _Log(App[None]):
+    def compose(self) -> ComposeResult:
+        yield LogView()
+
+
+LINES = "".join(f"line {number} {'x' * (number % 150)}\n" for number in range(200))
+
+
+def first_row(view: LogView) -> str:
+    return view.render_line(0).text.rstrip()
+
+
+class TestPlaceInTheLog:
+    """What somebody reads stays in sight while the pane gets higher and lower."""
+
+    @pytest.mark.parametrize("wrap", [False, True])
+    async def test_the_line_at_the_top_stays_there(self, wrap: bool) -> None:
+        app = _Log()
+        async with app.run_test(size=(80, 30)) as pilot:
+            view = app.query_one(LogView)
+            view.append(LINES)
+            if wrap:
+                view.action_wrap()
+            await pilot.press("tab", "pageup")
+            await until(pilot, lambda: not view.following)
+            top = first_row(view)
+            # Higher than what is left below, lower, narrower, and as it was.
+            for width, height in ((80, 60), (80, 8), (60, 12), (80, 30)):
+                await pilot.resize_terminal(width, height)
+                await until(pilot, lambda size=(width, height): app.size == size)  # type: ignore[misc]
+            await until(pilot, lambda: first_row(view) == top, top)
+            assert not view.following
+
+    @pytest.mark.parametrize("wrap", [False, True])
+    async def test_the_marked_line_stays_in_sight(self, wrap: bool) -> None:
+        app = _Log()
+        async with app.run_test(size=(80, 40)) as pilot:
+            view = app.query_one(LogView)
+            view.append(LINES)
+            if wrap:
+                view.action_wrap()
+            await pilot.pause()
+            view.go_to(LINES.index("line 120 "))
+            await pilot.pause()
+            top = first_row(view)
+            for height in (10, 5):
+                await pilot.resize_terminal(80, height)
+                await until(pilot, lambda: "line 120 " in painted(app), "the marked line")
+            await pilot.resize_terminal(80, 40)
+            await until(pilot, lambda: first_row(view) == top, "what was on top")
+
+    async def test_who_follows_the_end_stays_there(self) -> None:
+        app = _Log()
+        async with app.run_test(size=(80, 40)) as pilot:
+            view = app.query_one(LogView)
+            view.append(LINES)
+            for height in (10, 30):
+                await pilot.resize_terminal(80, height)
+                await until(pilot, lambda: "line 199 " in painted(app))
+            assert view.following
+
+    async def test_a_failure_that_is_told_covers_nothing_that_is_read(self, place: Place) -> None:
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("e")
+            await keyboard.sees("Traceback")
+            await keyboard.press("a")
+            await keyboard.sees("Less (a)", "Traceback")
+            await keyboard.press("a")
+            await keyboard.sees("More (a)", "Traceback")

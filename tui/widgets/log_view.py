@@ -67,6 +67,9 @@ class LogView(ScrollView, can_focus=True):
         self._width = 1
         self._needle = ""
         self._marked = -1
+        # Where somebody reads: the byte offset of the first line in sight, and how many rows were in sight then.
+        self._place = (0, 0)
+        self._laid_out = Size(0, 0)
         self._moving = False
         self._waiting = False
         self._base = Style.null()
@@ -94,6 +97,7 @@ class LogView(ScrollView, can_focus=True):
         self.window.clear(start)
         self.file_end = start
         self._width, self._marked, self._waiting = 1, -1, False
+        self._place = (start, 0)
         self._strips.clear()
         self.rows.measure()
         self._resize()
@@ -203,30 +207,45 @@ class LogView(ScrollView, can_focus=True):
             self.call_after_refresh(self._to_end)
 
     def on_resize(self, event: Resize) -> None:
-        """Wrapped lines are wrapped anew; who follows the end stays there, however high the pane has become."""
+        """Who follows the end stays there, who reads keeps the place, however high or wide the pane has become."""
         del event
+        self._laid_out = self.size
         if self.wrap:
-            self._keep_place(self.wrap)
-        elif self.following:
-            self.call_after_refresh(self._to_end)
+            self._measure_anew(self.wrap)
+        else:
+            self.call_after_refresh(self._back)
 
     def action_wrap(self) -> None:
         """Long lines go on in the next row, or out of sight."""
-        self._keep_place(not self.wrap)
+        self._measure_anew(not self.wrap)
 
-    def _keep_place(self, wrap: bool) -> None:
-        """Measures anew; what was in the first row stays there."""
-        line, _ = self.rows.line_at(self.scroll_offset.y)
+    def _measure_anew(self, wrap: bool) -> None:
         self.wrap = self.rows.wrap = wrap
         self._remeasure()
         self.refresh()
-        self.call_after_refresh(self._back_to, line)
+        self.call_after_refresh(self._back)
 
-    def _back_to(self, line: int) -> None:
+    def _remember_place(self) -> None:
+        line, _ = self.rows.line_at(self.scroll_offset.y)
+        top = self.window.offset(line) if line < self.window.line_count else self.window.start
+        self._place = (top, self.scrollable_content_region.height)
+
+    def _back(self) -> None:
+        """To the end, or to the remembered place: its first line on top, the marked one in sight if it was."""
         if self.following:
             self._to_end()
-        else:
-            self._move_to(self.rows.row_of(line))
+            return
+        top, height = self._place
+        row, now = self._row_at(top), self.scrollable_content_region.height
+        marked = self._row_at(self._marked)
+        if now <= marked - row < height:
+            row = marked - now // 2
+        self._move_to(row)
+
+    def _row_at(self, offset: int) -> int:
+        """The row of the line at a byte offset; the first one for what is not here."""
+        here = self.window.start <= offset <= self.window.end and self.window.line_count
+        return self.rows.row_of(self.window.index_of(offset)) if here else 0
 
     # --- drawing
 
@@ -289,6 +308,9 @@ class LogView(ScrollView, can_focus=True):
         super().watch_scroll_y(old_value, new_value)
         if self._moving:
             return
+        # Before the new layout is known here, nobody scrolled: there is only less to scroll.
+        if self.size == self._laid_out:
+            self._remember_place()
         if new_value < old_value and new_value < self.max_scroll_y:
             self.following = False
         elif new_value > old_value and new_value >= self.max_scroll_y:
@@ -324,6 +346,7 @@ class LogView(ScrollView, can_focus=True):
             self._moving = True
             self.scroll_end(animate=False, immediate=True, x_axis=False)
             self._moving = False
+            self._remember_place()
 
     def action_follow(self) -> None:
         """Goes to the end and stays there, or stays here."""
@@ -346,6 +369,7 @@ class LogView(ScrollView, can_focus=True):
             self.post_message(self.Wanted("at", 0))
         else:
             self._move_to(0)
+            self._remember_place()
 
     def go_to(self, offset: int) -> None:
         """Marks the line at a byte offset of the file and shows it, fetched where it is not here."""
@@ -356,6 +380,7 @@ class LogView(ScrollView, can_focus=True):
         index = self.window.index_of(offset)
         self._marked = self.window.offset(index)
         self._move_to(self.rows.row_of(index) - self.scrollable_content_region.height // 2)
+        self._remember_place()
         self.refresh()
 
     # --- finding and copying
@@ -379,6 +404,7 @@ class LogView(ScrollView, can_focus=True):
         index, _ = self.rows.line_at(event.y + self.scroll_offset.y)
         if index < self.window.line_count:
             self._marked = self.window.offset(index)
+            self._remember_place()
             self.refresh()
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
