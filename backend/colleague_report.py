@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from llama_tui.backend.diagnosis.diagnose import Diagnosis
 from llama_tui.backend.plain import printable, settled
 from llama_tui.backend.report_text import status_text
 from llama_tui.backend.runs import Run, Snapshot
 from llama_tui.backend.settings_file import to_toml
 from llama_tui.backend.stages import Stage
+
+if TYPE_CHECKING:
+    from llama_tui.backend.diagnosis.diagnose import Diagnosis
 
 LOG_LINES = 120
 LOG_BYTES = 24 * 1024

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from llama_tui.backend.diagnosis.diagnose import Diagnosis, diagnose
+from typing import TYPE_CHECKING
+
 from llama_tui.backend.diagnosis.symptoms import Symptoms
 from llama_tui.backend.runs import Run, Snapshot
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState, StageView
+
+if TYPE_CHECKING:
+    from llama_tui.backend.diagnosis.diagnose import Diagnosis
 
 LOG_END = 1024 * 1024
 
@@ -17,6 +21,9 @@ def explain(run: Run, snapshot: Snapshot, stage: Stage) -> Diagnosis:
     Raises:
         LinkLost: the connection ended.
     """
+    # Its catalogue takes a tenth of a second to read, which a run that goes well is spared.
+    from llama_tui.backend.diagnosis.diagnose import diagnose
+
     view = snapshot.view(stage)
     log = run.layout.log(stage, max(1, view.attempt))
     there = run.site.link.collect([log])

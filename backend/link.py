@@ -67,6 +67,14 @@ class Subscription:
         self._link = link
         self._number = number
 
+    def rest(self, event: int) -> bool:
+        """Of a watch: asks nothing more until a file changes; False when the event of this number is not the last."""
+        return bool(self._link.call("rest", sub=self._number, number=event)["resting"])
+
+    def wake(self) -> None:
+        """Of a watch: asks again at once, whether it rests or not; the answer comes as an event."""
+        self._link.call("wake", sub=self._number)
+
     def stop(self) -> None:
         """No event comes after this returns, but for one that is being delivered."""
         self._link.forget(self._number)
@@ -78,7 +86,7 @@ class Link:
     Args:
         host: where to start the agent.
         python: the interpreter that starts it there.
-        on_lost: called once, on the link's own thread, when the connection ends by itself.
+        on_lost: called once, on the link's own thread, when the connection ends by itself. May be set later.
 
     Raises:
         HostError: the host cannot be reached, or no agent answers there.
@@ -88,7 +96,7 @@ class Link:
         self, host: Host, python: str = "python3", on_lost: Callable[[LinkLost], None] | None = None
     ) -> None:
         self.host = host
-        self._on_lost = on_lost
+        self.on_lost = on_lost
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[str, Future[Event]]] = {}
         self._subscribers: dict[int, tuple[str, OnEvent]] = {}
@@ -353,8 +361,8 @@ class Link:
 
     def _end(self, lost: LinkLost) -> None:
         in_use = self._greeted.done() and self._greeted.exception() is None
-        if self._fail(lost) and in_use and not self._closed and self._on_lost is not None:
-            self._on_lost(lost)
+        if self._fail(lost) and in_use and not self._closed and self.on_lost is not None:
+            self.on_lost(lost)
 
     def _fail(self, lost: LinkLost) -> bool:
         with self._lock:

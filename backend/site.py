@@ -61,7 +61,7 @@ def connect(
         HostError: the host cannot be reached, or no agent starts there.
         SchedulerError: Slurm is asked for and is not there.
     """
-    link = Link((hosts or HostBook()).host(place.host, place.as_user, place.ssh), place.python, on_lost)
+    link = (hosts or HostBook()).link(place, on_lost)
     try:
         workspace = Workspace(_absolute(place.workspace, link.greeting.home))
         return Site(place, link, _scheduler(place, link, workspace.path, with_slurm), workspace)

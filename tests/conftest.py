@@ -80,7 +80,7 @@ def _first_screen_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.asynccontextmanager
     async def opened(app: LlamaTui, **options: Any) -> AsyncIterator[Pilot[None]]:
         async with run_test(app, **options) as pilot:
-            await until(pilot, lambda: app.opened, "first screen")
+            await until(pilot, app.opened.is_set, "first screen")
             yield pilot
 
     monkeypatch.setattr(LlamaTui, "run_test", opened)

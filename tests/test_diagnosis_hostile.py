@@ -95,11 +95,12 @@ LOGS = _logs()
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_ten_megabytes_take_less_than_a_second(name: str) -> None:
+def test_ten_megabytes_take_no_more_than_seconds(name: str) -> None:
+    """Under one on a quiet machine; what grows with the square of the log takes minutes on any."""
     diagnose(Symptoms("", "finetune", 1))  # loads and compiles the catalogue once
     before = time.process_time()
     diagnose(Symptoms(LOGS[name], "finetune", 1, None, "FAILED"))
-    assert time.process_time() - before < 1
+    assert time.process_time() - before < 4
 
 
 def test_the_cause_is_found_at_the_end_of_a_large_log() -> None:

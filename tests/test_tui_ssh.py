@@ -159,7 +159,7 @@ class TestPassword:
 
     async def test_leaving_the_program_leaves_the_question(self, workspace: Path) -> None:
         app = LlamaTui(UiRequest(settings=settings_for(workspace)))
-        ask = asking.ScreenAsk(app)
+        ask = asking.ScreenAsk(app, app.opened)
         async with app.run_test(size=(100, 34)) as pilot:
             asked = asyncio.ensure_future(in_background(lambda: ask.secret("Password", [Prompt("Password")])))
             await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")

@@ -39,6 +39,9 @@ class LlamaTui(App[None]):
 
     Args:
         request: what to open with.
+
+    Attributes:
+        opened: set when the first screen is there and gets the keys that waited for it.
     """
 
     TITLE = "llama-tui"
@@ -55,7 +58,8 @@ class LlamaTui(App[None]):
         preferred = places.preference("theme")
         self.theme = preferred if preferred in self.available_themes else DEFAULT
         self._request = request
-        self._early: list[events.Event] | None = []
+        self._early: list[events.Event] = []
+        self.opened = threading.Event()
 
     @cached_property
     def hosts(self) -> HostBook:
@@ -63,7 +67,7 @@ class LlamaTui(App[None]):
         from llama_tui.backend.hosts.choose import HostBook
         from llama_tui.tui.asking import ScreenAsk
 
-        return HostBook(ScreenAsk(self))
+        return HostBook(ScreenAsk(self, self.opened))
 
     @property
     def ansi_theme(self) -> TerminalTheme:
@@ -104,19 +108,14 @@ class LlamaTui(App[None]):
     async def on_event(self, event: events.Event) -> None:
         """Keeps what is typed before the first screen is there."""
         typed = isinstance(event, events.Key | events.Paste) and not event.is_forwarded
-        if typed and self._early is not None:
+        if typed and not self.opened.is_set():
             self._early.append(event)
             return
         await super().on_event(event)
 
-    @property
-    def opened(self) -> bool:
-        """Whether the first screen is there and has got the keys that waited for it."""
-        return self._early is None
-
     def _hand_over_keys(self) -> None:
-        early, self._early = self._early or [], None
-        for event in early:
+        self.opened.set()
+        for event in self._early:
             self.post_message(event)
 
     def on_unmount(self) -> None:
@@ -134,10 +133,14 @@ class LlamaTui(App[None]):
         """Loads what was asked for, else the runs, else the wizard; gives what makes it. Takes its time."""
         request = self._request
         if request.run_id and request.place:
+            self.hosts.begin(request.place)
             from llama_tui.tui.screens.monitor import MonitorScreen
 
             return partial(MonitorScreen, request.place, request.run_id)
-        if request.settings is None and places.remembered():
+        known = places.remembered()
+        if request.settings is None and known:
+            for place in [request.place] if request.place else known:
+                self.hosts.begin(place)
             from llama_tui.tui.screens.runs import RunsScreen
 
             return partial(RunsScreen, request.place)

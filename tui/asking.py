@@ -18,10 +18,15 @@ Result = TypeVar("Result")
 
 
 class ScreenAsk:
-    """Asks through dialogs. Called on background threads; waits for the person, but not for ever."""
+    """Asks through dialogs. Called on background threads; waits for the person, but not for ever.
 
-    def __init__(self, app: App[Any]) -> None:
+    Args:
+        ready: set when there is a screen for a dialog to lie on.
+    """
+
+    def __init__(self, app: App[Any], ready: threading.Event) -> None:
         self._app = app
+        self._ready = ready
 
     def secret(self, title: str, prompts: list[Prompt]) -> list[str] | None:
         """The answers, or None when the dialog was left."""
@@ -48,7 +53,7 @@ class ScreenAsk:
             answers.append(answer)
             answered.set()
 
-        if not self._do(lambda: self._app.push_screen(dialog, take)):
+        if not self._ready.wait(PATIENCE) or not self._do(lambda: self._app.push_screen(dialog, take)):
             return None
         deadline = time.monotonic() + PATIENCE
         # Whoever leaves the program meanwhile has answered too.

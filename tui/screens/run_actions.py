@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from textual import work
 from textual.screen import Screen
 
 from llama_tui.backend.colleague_report import colleague_report
-from llama_tui.backend.diagnosis.diagnose import Diagnosis
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.explain import explain
 from llama_tui.backend.live import LiveEvent, LiveRun
@@ -23,6 +22,9 @@ from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.dialogs import Confirm, Reading
+
+if TYPE_CHECKING:
+    from llama_tui.backend.diagnosis.diagnose import Diagnosis
 
 Answer = TypeVar("Answer")
 

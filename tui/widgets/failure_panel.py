@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -9,11 +11,13 @@ from textual.containers import Horizontal, Vertical
 from textual.events import Click
 from textual.widgets import Button, Static
 
-from llama_tui.backend.diagnosis.diagnose import Diagnosis
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import MARKS
 from llama_tui.backend.runs import Snapshot
 from llama_tui.backend.states import StageState, StageView
+
+if TYPE_CHECKING:
+    from llama_tui.backend.diagnosis.diagnose import Diagnosis
 
 _BAD = frozenset({StageState.FAILED, StageState.CANCELLED, StageState.HELD})
 # Each does what its key does: the button's id is the screen's action.
