@@ -45,7 +45,9 @@ class LlamaTui(App[None]):
     """
 
     TITLE = "llama-tui"
-    CSS = "#opening { height: 1; background: $primary; color: $text; padding: 0 1; text-style: bold; }"
+    CSS = """
+    #opening { height: 1; background: $primary; color: $text; padding: 0 1; text-style: bold; text-wrap: nowrap; }
+    """
     BINDINGS = [
         Binding("question_mark,f1", "show_keys", "Keys"),
         Binding("ctrl+q", "quit", "Quit", show=False, priority=True),
