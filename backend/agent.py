@@ -36,6 +36,9 @@ BEAT = 5.0
 SILENCE = 60.0
 FOLLOW_PERIOD = 0.1
 FILES_PERIOD = 0.5
+# The scheduler is asked so many times in a row when things change, then once in so many intervals.
+ASKS_IN_A_ROW = 3
+INTERVALS_PER_ASK = 3.5
 CHUNK = 64 * 1024
 OUTPUT_LIMIT = 4 * 1024 * 1024
 WATCHED_FILE_LIMIT = 1024 * 1024
@@ -100,21 +103,28 @@ class Follower:
     def step(self) -> Optional[Answer]:
         """The next piece, or None when there is nothing new."""
         try:
-            with open(self.path, "rb") as stream:
-                return self._piece(stream)
+            # Opened each time: a network file system tells the true size to whoever opens the file.
+            handle = os.open(self.path, os.O_RDONLY)
         except OSError:
             return None
+        try:
+            return self._piece(handle)
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
 
-    def _piece(self, stream: BinaryIO) -> Optional[Answer]:
-        state = os.fstat(stream.fileno())
+    def _piece(self, handle: int) -> Optional[Answer]:
+        state = os.fstat(handle)
+        if state.st_size == self.offset and state.st_ino == self.inode:
+            return None
         reset = (self.inode is not None and state.st_ino != self.inode) or state.st_size < self.offset
         if reset or self.inode is None:
             self.inode = state.st_ino
         if reset:
             self.offset = 0
         start = self.offset
-        stream.seek(start)
-        data = stream.read(CHUNK)
+        data = os.pread(handle, CHUNK, start)
         if not data and not reset:
             return None
         self.offset += len(data)
@@ -129,7 +139,11 @@ class Follower:
 
 
 class Watcher:
-    """Pushes the queue command's output and the contents of files, when they change."""
+    """Pushes the queue command's output and the contents of files, when they change.
+
+    Each event has a number. Whoever knows from the last one that nothing goes on may let the scheduler `rest`: it is
+    not asked again until a file changes, or somebody calls `wake`.
+    """
 
     def __init__(self, argv: Optional[List[str]], paths: List[str], interval: float) -> None:
         self.argv = argv
@@ -139,25 +153,74 @@ class Watcher:
         self._queue: Optional[Answer] = None
         self._due = 0.0
         self._pace = interval
+        self._number = 0
+        self._resting = False
+        # How often an answer was wanted that is told even if it says nothing new, and how many of these were told.
+        self._wanted = self._told = 0
+        self._credit = float(ASKS_IN_A_ROW)
+        self._credited = time.monotonic()
+        self._lock = threading.Lock()
 
     def step(self) -> Optional[Answer]:
         """What changed since the last call, or None. Asks the scheduler at most once per interval."""
         event: Answer = {}
-        if self.argv is not None and time.monotonic() >= self._due:
+        wanted = self._wanted
+        if self._may_ask():
             queue = self._ask()
             # Nothing changes for long stretches: ask less and less often, up to four intervals apart.
             self._pace = self.interval if queue != self._queue else min(self._pace * 1.5, self.interval * 4)
-            self._due = time.monotonic() + self._pace
+            event["asked"] = time.time()
             if queue != self._queue:
                 self._queue = queue
                 event["queue"] = queue
-            event["asked"] = time.time()
         # After the queue: a job that has left it wrote its last word before.
         files = self._changed_files()
         if files:
             event["files"] = files
-            self._due, self._pace = 0.0, self.interval
-        return event if set(event) - {"asked"} else None
+        return self._numbered(event, wanted)
+
+    def _numbered(self, event: Answer, wanted: int) -> Optional[Answer]:
+        with self._lock:
+            news = "queue" in event or "files" in event
+            if "asked" in event:
+                news = news or wanted > self._told
+                self._told = wanted
+                if self._wanted == wanted:
+                    self._due = time.monotonic() + self._pace
+            if "files" in event:
+                self._ask_soon()
+            if not news:
+                return None
+            self._resting = False
+            self._number += 1
+            event["number"] = self._number
+            return event
+
+    def _ask_soon(self) -> None:
+        self._due, self._pace, self._resting = 0.0, self.interval, False
+        self._wanted += 1
+
+    def _may_ask(self) -> bool:
+        """Whether it is time to; a queue that changes all the time is not asked all the time."""
+        now = time.monotonic()
+        gained = (now - self._credited) / (self.interval * INTERVALS_PER_ASK)
+        self._credit, self._credited = min(float(ASKS_IN_A_ROW), self._credit + gained), now
+        if self.argv is None or self._resting or now < self._due or self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def rest(self, number: int) -> bool:
+        """No more questions to the scheduler; False when there is news that the caller does not know."""
+        with self._lock:
+            self._resting = number == self._number and self._told == self._wanted
+            return self._resting
+
+    def wake(self) -> None:
+        """Asks once more at once, since a person wants to know, and tells the answer whatever it is."""
+        with self._lock:
+            self._credit = max(self._credit, 1.0)
+            self._ask_soon()
 
     def _ask(self) -> Answer:
         try:
@@ -358,7 +421,7 @@ class Agent:
         self._pool = ThreadPoolExecutor(8)
         self._followers: Dict[int, Follower] = {}
         self._watchers: Dict[int, Watcher] = {}
-        self._new_watcher = threading.Event()
+        self._look_now = threading.Event()
         self._locks: Dict[str, int] = {}
         self._operations: Dict[str, Callable[[Answer], Answer]] = {
             "ping": lambda request: {},
@@ -374,6 +437,8 @@ class Agent:
             "unlock": self._unlock,
             "follow": self._follow,
             "watch": self._watch,
+            "rest": self._rest,
+            "wake": self._wake,
             "stop": self._stop,
         }
 
@@ -471,7 +536,18 @@ class Agent:
     def _watch(self, request: Answer) -> Answer:
         watcher = Watcher(request.get("argv"), request["paths"], float(request.get("interval", 5.0)))
         self._watchers[request["id"]] = watcher
-        self._new_watcher.set()
+        self._look_now.set()
+        return {}
+
+    def _rest(self, request: Answer) -> Answer:
+        watcher = self._watchers.get(request["sub"])
+        return {"resting": watcher is not None and watcher.rest(request["number"])}
+
+    def _wake(self, request: Answer) -> Answer:
+        watcher = self._watchers.get(request["sub"])
+        if watcher is not None:
+            watcher.wake()
+            self._look_now.set()
         return {}
 
     def _stop(self, request: Answer) -> Answer:
@@ -506,8 +582,8 @@ class Agent:
                 if event is not None:
                     self._send({"sub": number, "event": event})
             # Whoever begins to watch, above all after a lost link, is told at once.
-            self._new_watcher.wait(FILES_PERIOD)
-            self._new_watcher.clear()
+            self._look_now.wait(FILES_PERIOD)
+            self._look_now.clear()
 
 
 def _user() -> str:

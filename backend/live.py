@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -182,6 +183,13 @@ class LiveRun:
                 "There is no connection just now", "Wait until it is back, or press the key for `now`."
             )
         return action(run)
+
+    def look_again(self) -> None:
+        """Asks the scheduler now, even where it is not asked any more. Blocks; without a link it does nothing."""
+        monitor = self._monitor
+        if monitor is not None:
+            with contextlib.suppress(LinkLost):
+                monitor.look_again()
 
     def follow_log(self, path: str, fresh: bool = True) -> None:
         """Shows this log from now on instead of the one before. Blocks for a moment.

@@ -6,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llama_tui.backend.errors import LinkLost
@@ -16,6 +16,8 @@ from llama_tui.backend.schedulers.base import Ending, Job
 from llama_tui.backend.states import NO_RECORD
 
 QUEUE_PERIOD = 2.0
+# An event may come before the answer to the request for it, on a slow link by some seconds.
+SUBSCRIBED_WITHIN = 60.0
 # A line of metrics.jsonl is a few hundred characters; what goes on for longer is none.
 MOST_OF_A_LINE = 64 * 1024
 _MOST_STEPS = 10**9
@@ -98,22 +100,28 @@ def latest_by_step(points: list[MetricPoint]) -> list[MetricPoint]:
 
 
 class RunMonitor:
-    """Calls `on_snapshot` with each change of a run, on a thread of the link's.
+    """Calls `on_snapshot` with each change of a run, on threads of ours, one at a time.
 
-    The scheduler is asked once an interval for all jobs together, and less often while nothing changes.
+    The scheduler is asked once an interval for all jobs together, less often while nothing changes, and not at all
+    once nothing goes on any more: then a change of the run's files, as every submission makes one, begins it again.
     """
 
     def __init__(self, run: Run, on_snapshot: Callable[[Snapshot], None]) -> None:
         self._run = run
-        self._tell = on_snapshot
+        self._on_snapshot = on_snapshot
         self._files: dict[str, str] = {}
         self._jobs: list[Job] | None = None
         self._seen: float | None = None
         self._problem = ""
         self._endings: dict[str, Ending] = {}
         self._asked_endings: set[str] = set()
+        self._looking_up = 0
+        # The last event's number; 0 where the scheduler has not been asked since the files in it changed.
+        self._number = 0
+        self._resting = False
         self._lock = threading.Lock()
         self._subscription: Subscription | None = None
+        self._subscribed = threading.Event()
 
     def start(self) -> None:
         """Begins; the first snapshot follows at once, whatever the scheduler answers. Blocks; raises LinkLost."""
@@ -123,11 +131,17 @@ class RunMonitor:
             argv=self._run.site.scheduler.queue_command(),
             interval=QUEUE_PERIOD,
         )
+        self._subscribed.set()
 
     def stop(self) -> None:
         """Ends; no snapshot comes afterwards but one that is being told."""
         if self._subscription is not None:
             self._subscription.stop()
+
+    def look_again(self) -> None:
+        """Asks the scheduler now, even where it is not asked any more; a snapshot follows. Blocks; raises LinkLost."""
+        if self._subscription is not None:
+            self._subscription.wake()
 
     def _take(self, event: dict[str, Any]) -> None:
         with self._lock:
@@ -140,9 +154,16 @@ class RunMonitor:
                 self._take_queue(event["queue"])
             if "asked" in event and not self._problem:
                 self._seen = event["asked"]
-            snapshot = self._snapshot()
-        self._tell(snapshot)
-        self._ask_accounts(snapshot)
+            self._number = 0 if "files" in event else event.get("number", 0)
+            self._resting = False
+            snapshot = self._tell()
+            new = [job for job in unexplained(snapshot) if job not in self._asked_endings]
+            self._asked_endings.update(new)
+            self._looking_up += len(new)
+            if not new and not self._may_rest(snapshot):
+                return
+        # Not here: this is the link's own thread. A daemon: whoever leaves the program does not wait for it.
+        threading.Thread(target=self._settle, args=(new,), name="settling", daemon=True).start()
 
     def _take_queue(self, answer: dict[str, Any]) -> None:
         """What the queue command printed; a failure leaves the last known jobs, and says so."""
@@ -153,8 +174,14 @@ class RunMonitor:
         said = (answer["stderr"] or answer["stdout"]).strip().splitlines()
         self._problem = said[-1][:300] if said else f"exit code {answer['exit']}"
 
+    def _tell(self) -> Snapshot:
+        """Under the lock, so that the newest snapshot is told last."""
+        snapshot = self._snapshot()
+        self._on_snapshot(snapshot)
+        return snapshot
+
     def _snapshot(self) -> Snapshot:
-        return snapshot_of(
+        snapshot = snapshot_of(
             self._run.run_id,
             self._files,
             self._jobs,
@@ -162,24 +189,41 @@ class RunMonitor:
             seen=self._seen,
             problem=self._problem,
         )
+        return replace(snapshot, resting=self._resting)
 
-    def _ask_accounts(self, snapshot: Snapshot) -> None:
-        new = [job for job in unexplained(snapshot) if job not in self._asked_endings]
-        if not new:
-            return
-        self._asked_endings.update(new)
-        # A daemon: whoever leaves the program does not wait for the accounts.
-        threading.Thread(target=self._look_up, args=(new,), name="accounts", daemon=True).start()
+    def _may_rest(self, snapshot: Snapshot) -> bool:
+        return bool(self._number) and not self._looking_up and snapshot.at_rest
+
+    def _settle(self, ids: list[str]) -> None:
+        """Looks up how jobs ended; then asks no more, where nothing goes on."""
+        try:
+            if ids:
+                self._look_up(ids)
+            self._rest()
+        except LinkLost:
+            self._asked_endings.difference_update(ids)
 
     def _look_up(self, ids: list[str]) -> None:
         try:
             endings = self._run.site.scheduler.endings(ids)
-        except LinkLost:
-            self._asked_endings.difference_update(ids)
-            return
-        if not endings:
+        finally:
+            with self._lock:
+                self._looking_up -= len(ids)
+        if endings:
+            with self._lock:
+                self._endings.update(endings)
+                self._tell()
+
+    def _rest(self) -> None:
+        self._subscribed.wait(SUBSCRIBED_WITHIN)
+        with self._lock:
+            number = self._number
+            if self._subscription is None or not self._may_rest(self._snapshot()):
+                return
+        if not self._subscription.rest(number):
             return
         with self._lock:
-            self._endings.update(endings)
-            snapshot = self._snapshot()
-        self._tell(snapshot)
+            # Else something has happened since, and the scheduler is asked again already.
+            if number == self._number:
+                self._resting = True
+                self._tell()

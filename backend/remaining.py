@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from llama_tui.backend.monitor import MetricPoint
-from llama_tui.backend.report_text import duration, elapsed
+from llama_tui.backend.report_text import elapsed
 from llama_tui.backend.runs import Run, RunInfo, list_runs
 from llama_tui.backend.settings import Settings
 from llama_tui.backend.stages import Stage
@@ -75,13 +75,6 @@ def remaining(
     if usual is None or not view.state.active or view.state is StageState.UNKNOWN:
         return None
     return usual - (elapsed(view, now) or 0.0)
-
-
-def remaining_text(seconds: float | None) -> str:
-    """~2:03, or `0:40 over`; empty when unknown."""
-    if seconds is None:
-        return ""
-    return f"~{duration(seconds)}" if seconds >= 0 else f"{duration(-seconds)} over"
 
 
 def rough_text(seconds: float) -> str:

@@ -36,6 +36,17 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def step_of(seconds: float) -> int:
+    """How fine a clock that runs on a screen is at that time: nobody waits for the second of an hour."""
+    return 5 if seconds < 60 else 10 if seconds < 600 else 60
+
+
+def in_steps(seconds: float, finest: int = 1) -> int:
+    """As a clock that runs on a screen shows it: whole steps, none finer than `finest` seconds."""
+    step = max(step_of(seconds), finest)
+    return max(0, int(seconds) // step * step)
+
+
 def elapsed(view: StageView, now: float) -> float | None:
     """Seconds that the stage took, or has taken so far; None when it never began."""
     if view.started is None:

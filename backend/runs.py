@@ -16,6 +16,7 @@ from llama_tui.backend.settings_file import from_toml
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import (
+    DEPENDENCY_FAILED,
     Attempt,
     Evidence,
     StageState,
@@ -42,7 +43,9 @@ class Snapshot:
 
     Attributes:
         jobs: all of this user's jobs, for the queue; None while the scheduler gave no answer.
+        seen: when it answered last, on the host's clock.
         problem: why the scheduler's answer is missing or old; empty where it is fresh.
+        resting: the scheduler is not asked any more, since nothing goes on.
     """
 
     run_id: str
@@ -51,6 +54,7 @@ class Snapshot:
     jobs: tuple[Job, ...] | None
     seen: float | None
     problem: str = ""
+    resting: bool = False
 
     @property
     def state(self) -> StageState:
@@ -61,6 +65,13 @@ class Snapshot:
     def finished(self) -> bool:
         """Whether nothing will happen by itself any more."""
         return not any(view.state.active for view in self.views)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the scheduler has answered, and nothing of this person's will happen by itself any more."""
+        if self.jobs is None or self.problem:
+            return False
+        return self.finished and all(job.state.final or job.reason == DEPENDENCY_FAILED for job in self.jobs)
 
     def view(self, stage: Stage) -> StageView:
         """One stage."""

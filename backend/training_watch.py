@@ -7,6 +7,7 @@ from itertools import pairwise
 from statistics import median
 
 from llama_tui.backend.monitor import MetricPoint
+from llama_tui.backend.report_text import in_steps
 
 SMOOTHING = 0.9
 # A loss this far above its best, relative and absolute, is not noise.
@@ -68,7 +69,7 @@ def silence_alarm(points: list[MetricPoint], now: float | None, since: float = 0
     silence = now - points[-1].time
     if usual is None or silence < max(LEAST_SILENCE, SILENCE_TIMES * usual):
         return []
-    return [f"no new step for {silence:.0f} s; usually one comes every {usual:.1f} s"]
+    return [f"no new step for {in_steps(silence)} s; usually one comes every {usual:.1f} s"]
 
 
 def _not_a_number(points: list[MetricPoint]) -> str:

@@ -102,6 +102,7 @@ _ANSWERS: dict[str, dict[str, _Check]] = {
     "run": _COMMAND,
     "read": {"text": _text, "start": _count, "size": _count, "inode": _count, "mtime": _number},
     "collect": {"files": _all_of(_text)},
+    "rest": {"resting": _flag},
     "list": {"entries": _list_of(_shaped(_ENTRY))},
     "disk": {
         "exists": _flag,
@@ -126,6 +127,7 @@ _WATCHED: dict[str, _Check] = {
     "queue": _shaped({**_COMMAND, "exit": _maybe(_count)}),
     "files": _all_of(_maybe(_text)),
     "asked": _number,
+    "number": _count,
 }
 _GREETING: dict[str, _Check] = {
     **dict.fromkeys(("user", "home", "host", "python"), _text),

@@ -92,7 +92,7 @@ class TestQueueColumns:
             table = app.query_one(QueueTable)
             await pilot.resize_terminal(width, 20)
             table.show_jobs(jobs, 5_000)
-            await until(pilot, lambda: "1:23:19" in painted(app))
+            await until(pilot, lambda: "1:23 h" in painted(app))
             assert table.max_scroll_x == 0
             assert "ubuntu" in painted(app)
             # What has room again is shown again, also in columns that had become narrow.

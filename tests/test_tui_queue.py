@@ -173,9 +173,9 @@ async def test_a_clock_in_a_cell_leaves_nothing_behind() -> None:
     app = _Alone()
     async with app.run_test(size=(100, 20)) as pilot:
         table = app.query_one(QueueTable)
-        job = Job("1", JobState.ACTIVE, "RUNNING", started=1_000, name="run/finetune/1")
+        job = Job("1", JobState.ACTIVE, "RUNNING", started=1_990, name="run/finetune/1")
         for second in range(20):
             table.show_jobs([job], 2_000 + second)
             await pilot.pause()
-        await until(pilot, lambda: "16:59" in str(table.get_row("1")))
+        await until(pilot, lambda: "0:25" in str(table.get_row("1")))
         assert len(table._cell_render_cache) <= 2 * len(table.titles)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from functools import partial
+from functools import cached_property, partial
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -12,6 +12,7 @@ from textual.binding import Binding
 from textual.containers import Container, Horizontal, Vertical
 from textual.content import Content
 from textual.events import Resize
+from textual.geometry import Size
 from textual.message import Message
 from textual.widgets import Button, DataTable, Footer, Input, Static
 
@@ -21,11 +22,12 @@ from llama_tui.backend.live import LinkChanged, LiveEvent, LogRead, MetricsRead,
 from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.remaining import Expectations, learn, rough_text, whole_run
-from llama_tui.backend.report_text import MARKS, duration
+from llama_tui.backend.report_text import MARKS
 from llama_tui.backend.runs import Snapshot
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
+from llama_tui.tui.clocks import running_text
 from llama_tui.tui.notifying import tell_terminal
 from llama_tui.tui.screens.run_actions import RunScreen
 from llama_tui.tui.widgets.action_label import ActionLabel
@@ -91,15 +93,20 @@ class MonitorScreen(RunScreen):
         self._pinned: tuple[Stage, int] | None = None
         self._lost_since: float | None = None
         self._told_end: StageState | None = None
+        # Whether something came in that the clocks' next step must not be waited for.
+        self._stale = False
+        self._alarm = ""
         self._diagnosing: set[tuple[Stage, int, StageState]] = set()
 
         # Kept, since pieces of the log come on other threads, also while the screen goes away.
         self._log_pane = LogPane(lambda: self.live, id="pane-log")
 
     def compose(self) -> ComposeResult:
+        # What is set before a widget is mounted costs no second look at the style of all that is in it.
+        self._set_layout(self.app.size)
         yield Static("", id="title", markup=False)
-        yield Static("", id="link", markup=False)
-        yield Static("", id="alarm", markup=False)
+        yield _hidden("link")
+        yield _hidden("alarm")
         yield FailurePanel()
         with Container(id="body"):
             with Vertical(id="top"):
@@ -113,17 +120,13 @@ class MonitorScreen(RunScreen):
                         "script", self.action_script, "s  the script of this stage", id="do-script"
                     )
                     yield ActionLabel("zoom", self.action_zoom, "z  the pane alone", id="do-zoom")
-            yield self._log_pane
-            yield QueuePane(lambda: self.live, id="pane-queue")
-            yield LossPlot(id="pane-loss")
+            queue, loss = QueuePane(lambda: self.live, id="pane-queue"), LossPlot(id="pane-loss")
+            for pane in (self._log_pane, queue, loss):
+                yield pane.add_class("pane")
         yield Footer()
 
     def on_mount(self) -> None:
         """Begins to look."""
-        for hidden in ("#link", "#alarm"):
-            self.query_one(hidden).display = False
-        for pane in PANES:
-            self.query_one(f"#pane-{pane}").add_class("pane")
         self._show_title()
         self._activate("log")
         self.query_one(StageTable).focus()
@@ -157,7 +160,8 @@ class MonitorScreen(RunScreen):
             case SnapshotTaken(snapshot):
                 self._take_snapshot(snapshot)
             case MetricsRead(points, fresh, resumed):
-                self.query_one(LossPlot).add(points, fresh, resumed)
+                self._plot.add(points, fresh, resumed)
+                self._stale = True
             case LinkChanged():
                 self._take_link(message.event)
 
@@ -195,11 +199,12 @@ class MonitorScreen(RunScreen):
             self.expected = await in_background(lambda: self.live.do(learn))
         except UserError:
             return
-        self._show_stages()
+        self._stale = True
 
     def _take_link(self, change: LinkChanged) -> None:
         bar = self.query_one("#link", Static)
         bar.display = not change.connected
+        self._stale = True
         if change.connected:
             self._lost_since = None
             return
@@ -214,22 +219,44 @@ class MonitorScreen(RunScreen):
     def _now(self) -> float:
         return time.time() + self.live.clock_offset
 
+    @cached_property
+    def _stages(self) -> StageTable:
+        return self.query_one(StageTable)
+
+    @cached_property
+    def _queue(self) -> QueuePane:
+        return self.query_one(QueuePane)
+
+    @cached_property
+    def _plot(self) -> LossPlot:
+        return self.query_one(LossPlot)
+
     def _tick(self) -> None:
+        """Once a second, and cheap: what nothing has changed is not even looked at."""
         if self.snapshot is None:
             return
-        if not self.snapshot.finished:
+        now = self._now()
+        if self._stale or now >= self._stages.changes_at:
+            self._stale = False
             self._show_stages()
-        self._show_title()
-        now, wide = self._now(), self.has_class("wide") and not self.has_class("zoomed")
-        queue, plot = self.query_one(QueuePane), self.query_one(LossPlot)
-        queue.tick(now, wide or queue.has_class("active"))
-        training = self.snapshot.view(Stage.FINETUNE)
+            self._show_title()
+        elif self._lost_since is not None:
+            self._show_title()
+        wide = self.has_class("wide") and not self.has_class("zoomed")
+        self._queue.tick(now, wide or self._queue.has_class("active"))
+        self._watch_training(now, wide or self._plot.has_class("active"))
+
+    def _watch_training(self, now: float, visible: bool) -> None:
+        training = self.snapshot.view(Stage.FINETUNE) if self.snapshot else None
+        if training is None:
+            return
         trains = training.state is StageState.RUNNING
-        plot.tick(now if trains else None, wide or plot.has_class("active"), training.started or 0.0)
-        words = "\n".join(f"⚠ {one}" for one in plot.alarms)
-        if self.query_one("#alarm").display != bool(words):
+        self._plot.tick(now if trains else None, visible, training.started or 0.0)
+        words = "\n".join(f"⚠ {one}" for one in self._plot.alarms)
+        if words != self._alarm:
+            self._alarm = words
             self.query_one("#alarm").display = bool(words)
-        self._write("#alarm", words)
+            self._write("#alarm", words)
 
     def _write(self, selector: str, words: str) -> None:
         """Repaints only what has changed."""
@@ -244,14 +271,13 @@ class MonitorScreen(RunScreen):
         else:
             state = self.snapshot.state
             parts.append(f"{MARKS[state]} {state}")
-            points = self.query_one(LossPlot).points
-            left = whole_run(self.snapshot.views, self._now(), self.expected, points)
+            left = whole_run(self.snapshot.views, self._now(), self.expected, self._plot.points)
             if left is not None and not self.snapshot.finished:
                 parts.append(f"about {rough_text(left)} left")
             if self.snapshot.problem:
                 parts.append(f"⚠ the scheduler does not answer: {printable(self.snapshot.problem)}")
         if self._lost_since is not None:
-            parts.append(f"not connected for {duration(time.monotonic() - self._lost_since)}")
+            parts.append(f"not connected for {running_text(time.monotonic() - self._lost_since)}")
         # Last, since a narrow terminal has no room for all.
         self._write("#title", "  ·  ".join([*parts, self.place.label]))
         problem = self.snapshot.problem if self.snapshot else ""
@@ -260,9 +286,9 @@ class MonitorScreen(RunScreen):
     def _show_stages(self) -> None:
         if self.snapshot is None:
             return
-        now, points = self._now(), self.query_one(LossPlot).points
-        self.query_one(StageTable).show_stages(self.snapshot.views, now, self.expected, points)
-        self.query_one(QueuePane).take(self.snapshot, now)
+        now = self._now()
+        self._stages.show_stages(self.snapshot.views, now, self.expected, self._plot.points)
+        self._queue.take(self.snapshot, now)
 
     def _show_failure(self) -> None:
         """What failed at once; why, and what to do, as soon as its log was looked at."""
@@ -328,9 +354,12 @@ class MonitorScreen(RunScreen):
 
     def on_resize(self, event: Resize) -> None:
         """Wide terminals show everything at once."""
-        self.set_class(event.size.width >= WIDE and event.size.height >= HIGH, "wide")
-        self.set_class(event.size.width >= BROAD, "broad")
+        self._set_layout(event.size)
         self.query_one(FailurePanel).fit()
+
+    def _set_layout(self, size: Size) -> None:
+        self.set_class(size.width >= WIDE and size.height >= HIGH, "wide")
+        self.set_class(size.width >= BROAD, "broad")
 
     def action_pane(self, name: str) -> None:
         """Shows a pane and puts the cursor into it."""
@@ -382,3 +411,9 @@ class MonitorScreen(RunScreen):
         from llama_tui.tui.screens.runs import RunsScreen
 
         self.app.switch_screen(RunsScreen())
+
+
+def _hidden(name: str) -> Static:
+    line = Static("", id=name, markup=False)
+    line.display = False
+    return line

@@ -10,8 +10,8 @@ from textual.events import Resize
 from textual.widgets import Static
 
 from llama_tui.backend.monitor import MetricPoint, latest_by_step
-from llama_tui.backend.report_text import duration
 from llama_tui.backend.training_watch import curve_alarms, silence_alarm, smoothed, time_left
+from llama_tui.tui.clocks import left_text
 
 MOST_POINTS = 1000
 
@@ -76,7 +76,7 @@ class LossPlot(Vertical):
             f"{last.tokens_per_second:,.0f} tokens/s",
         ]
         if left:
-            parts.append(f"~{duration(left)} left")
+            parts.append(f"{left_text(left)} left")
         if self.resumed:
             parts.append(f"resumed at {', '.join(map(str, self.resumed[-3:]))}")
         return "  ".join(parts)

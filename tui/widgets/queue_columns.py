@@ -10,6 +10,7 @@ from typing import Any
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import duration
 from llama_tui.backend.schedulers.base import Job
+from llama_tui.tui.clocks import running_text
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,20 @@ def _run_and_rest(job: Job) -> tuple[str, str]:
     return (run, rest) if slash else ("", run)
 
 
-def _ran(job: Job, now: float) -> float | None:
+def ran(job: Job, now: float) -> float | None:
+    """Seconds that it took, or has taken so far; None when it never began."""
     end = job.ended if job.state.final else now
     return None if job.started is None or end is None or job.word == "PENDING" else end - job.started
 
 
-def _moment(seconds: int | None) -> str:
+def _ran_text(job: Job, now: float) -> str:
+    """To the second once it has ended."""
+    seconds = ran(job, now)
+    return duration(seconds) if job.state.final else running_text(seconds)
+
+
+def moment(seconds: float | None) -> str:
+    """Day and time, without the year."""
     return "" if seconds is None else time.strftime("%m-%d %H:%M", time.localtime(seconds))
 
 
@@ -62,9 +71,7 @@ COLUMNS: dict[str, Column] = {
         lambda job, _: _run_and_rest(job)[1][:40],
         lambda job: _run_and_rest(job)[1],
     ),
-    "time": Column(
-        "how long it has run", lambda job, now: duration(_ran(job, now)), lambda job: job.started or 0
-    ),
+    "time": Column("how long it has run", _ran_text, lambda job: job.started or 0),
     "nodes": Column("where it runs", lambda job, _: job.nodes, lambda job: job.nodes),
     "reason": Column("why it waits", lambda job, _: printable(job.reason)[:60], lambda job: job.reason),
     "user": Column("whose it is", lambda job, _: job.user, lambda job: job.user),
@@ -72,14 +79,14 @@ COLUMNS: dict[str, Column] = {
         "the run it belongs to", lambda job, _: _run_and_rest(job)[0][:40], lambda job: _run_and_rest(job)[0]
     ),
     "submitted": Column(
-        "when it was submitted", lambda job, _: _moment(job.submitted), lambda job: job.submitted or 0
+        "when it was submitted", lambda job, _: moment(job.submitted), lambda job: job.submitted or 0
     ),
     "started": Column(
-        "when it began, or is expected to", lambda job, _: _moment(job.started), lambda job: job.started or 0
+        "when it began, or is expected to", lambda job, _: moment(job.started), lambda job: job.started or 0
     ),
     "ended": Column(
         "when it ended, or has to at the latest",
-        lambda job, _: _moment(job.ended),
+        lambda job, _: moment(job.ended),
         lambda job: job.ended or 0,
     ),
 }

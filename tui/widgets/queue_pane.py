@@ -22,15 +22,20 @@ from llama_tui.tui.background import in_background
 from llama_tui.tui.screens.columns import Columns
 from llama_tui.tui.screens.dialogs import Confirm, Reading
 from llama_tui.tui.widgets.action_label import ActionLabel
-from llama_tui.tui.widgets.queue_columns import COLUMNS, USUAL
+from llama_tui.tui.widgets.queue_columns import COLUMNS, USUAL, moment
 from llama_tui.tui.widgets.queue_table import QueueTable
 
 Answer = TypeVar("Answer")
 
 SCOPES = ("run", "mine", "all")
 _WORDS = {"run": "this run", "mine": "mine", "all": "everybody's"}
-# Seconds; both are asked only while somebody can see the answer.
+# Seconds; both are asked only while somebody can see the answer, and something goes on.
 EVERYONE_PERIOD, NODES_PERIOD = 15.0, 120.0
+_NEVER = float("-inf")
+_AS_OF = (
+    "Nothing goes on, so the scheduler is not asked any more. It is asked again when something happens in this run, "
+    "and when you choose whose jobs to show."
+)
 # An answer that takes longer is said to be waited for.
 PATIENCE = 0.7
 
@@ -50,7 +55,10 @@ class QueuePane(Vertical):
         # None until it was answered: till then this person's jobs are shown.
         self._everyone: list[Job] | None = None
         self._now = 0.0
-        self._asked_everyone = self._asked_nodes = float("-inf")
+        self._asked_everyone = self._asked_nodes = _NEVER
+        # When they were answered, on the host's clock.
+        self._everyone_at = self._nodes_at = 0.0
+        self._node_words = ""
         self._complains = False
         self.commands: dict[str, Callable[[], object]] = {
             "scope": self.next_scope,
@@ -82,6 +90,7 @@ class QueuePane(Vertical):
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             self._show(now)
+            self._show_nodes()
 
     def _show(self, now: float) -> None:
         self._now = now
@@ -96,15 +105,25 @@ class QueuePane(Vertical):
         """Once a second: refreshes what is old, while somebody can see it."""
         if self._snapshot is None or not visible:
             return
-        self._show(now)
-        moment = time.monotonic()
-        if self.scope == "all" and moment - self._asked_everyone > EVERYONE_PERIOD:
-            self._asked_everyone = moment
+        if now >= self.query_one(QueueTable).changes_at:
+            self._show(now)
+        if self.scope == "all" and self._is_due(self._asked_everyone, EVERYONE_PERIOD):
+            self._asked_everyone = time.monotonic()
             self._ask_everyone()
-        often = not self._snapshot.finished or self._asked_nodes == float("-inf")
-        if often and moment - self._asked_nodes > (EVERYONE_PERIOD if self._complains else NODES_PERIOD):
-            self._asked_nodes = moment
+        if self._is_due(self._asked_nodes, EVERYONE_PERIOD if self._complains else NODES_PERIOD):
+            self._asked_nodes = time.monotonic()
             self._ask_nodes()
+
+    def _is_due(self, asked: float, period: float) -> bool:
+        """Once after somebody has chosen what to see, then again and again while something goes on."""
+        return asked == _NEVER or (not self._rests and time.monotonic() - asked > period)
+
+    @property
+    def _rests(self) -> bool:
+        """Whether nothing is asked any more, since nothing goes on of what is shown."""
+        if self._snapshot is None or not self._snapshot.resting:
+            return False
+        return self.scope != "all" or all(job.state.final for job in self._everyone or ())
 
     @work(exclusive=True, group="everyone", exit_on_error=False)
     async def _ask_everyone(self) -> None:
@@ -113,8 +132,9 @@ class QueuePane(Vertical):
         except UserError as error:
             self._tell_nodes(error.message, complains=True)
             return
-        self._everyone = jobs
-        self._show(self._now)
+        self._everyone, self._everyone_at = jobs, self._host_time()
+        self._show(self._everyone_at)
+        self._show_nodes()
 
     @work(exclusive=True, group="nodes", exit_on_error=False)
     async def _ask_nodes(self) -> None:
@@ -128,10 +148,27 @@ class QueuePane(Vertical):
     def _tell_nodes(self, words: str, complains: bool = False) -> None:
         """What the nodes do, or why that is not known: then it is asked again soon."""
         self._complains = complains
-        words = f"⚠ {words}" if complains else words
-        nodes = self.query_one("#nodes", Static)
-        nodes.update(printable(words))
-        nodes.tooltip = Content(printable(words))
+        self._node_words, self._nodes_at = printable(f"⚠ {words}" if complains else words), self._host_time()
+        self._show_nodes()
+
+    def _show_nodes(self) -> None:
+        """Where nothing is asked any more, with how old all of it is."""
+        words = hint = self._node_words
+        if self._rests and self._snapshot is not None and self._snapshot.seen is not None:
+            jobs = (
+                self._everyone_at
+                if self.scope == "all" and self._everyone is not None
+                else self._snapshot.seen
+            )
+            age = f"as of {moment(min(jobs, self._nodes_at) if self._node_words else jobs)}"
+            words, hint = "  ·  ".join(filter(None, (age, words))), f"{words}\n{_AS_OF}".strip()
+        line = self.query_one("#nodes", Static)
+        if str(line.content) != words:
+            line.update(words)
+            line.tooltip = Content(hint)
+
+    def _host_time(self) -> float:
+        return time.time() + self._live().clock_offset
 
     # --- what is done
 
@@ -148,12 +185,21 @@ class QueuePane(Vertical):
 
     def set_scope(self, scope: str) -> None:
         """Whose jobs to show: `run`, `mine` or `all`."""
+        if self._rests:
+            self._asked_nodes = _NEVER
+            self._look_again()
         self.scope = scope
         self._everyone = None
-        self._asked_everyone = float("-inf")
+        self._asked_everyone = _NEVER
         for one in SCOPES:
             self.query_one(f"#scope-{one}").set_class(one == scope, "on")
         self._show(self._now)
+        self._show_nodes()
+
+    @work(exclusive=True, group="again", exit_on_error=False)
+    async def _look_again(self) -> None:
+        """Asks for this person's jobs now."""
+        await in_background(lambda: self._live().look_again())
 
     def next_scope(self) -> None:
         """This run, mine, everybody's, and round again."""
@@ -200,5 +246,6 @@ class QueuePane(Vertical):
         except UserError as error:
             self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
             return
-        self._asked_everyone = float("-inf")
+        self._asked_everyone = _NEVER
+        self._look_again()
         self.notify(f"Job {job} was told to end.", markup=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich.cells import cell_len
@@ -13,6 +14,7 @@ from textual.widgets.data_table import ColumnKey
 
 from llama_tui.backend import places
 from llama_tui.backend.schedulers.base import Job
+from llama_tui.tui.clocks import changes_in
 from llama_tui.tui.widgets.queue_columns import (
     COLUMNS,
     Sorting,
@@ -20,6 +22,7 @@ from llama_tui.tui.widgets.queue_columns import (
     chosen_sorting,
     columns_text,
     cut_widths,
+    ran,
     sorting_text,
 )
 from llama_tui.tui.widgets.tables import SteadyTable
@@ -30,7 +33,11 @@ _COLUMNS_KEPT, _SORTING_KEPT = "queue.columns", "queue.sorting"
 
 
 class QueueTable(SteadyTable):
-    """Jobs as the scheduler shows them; a click on a title sorts by it, a second one the other way round."""
+    """Jobs as the scheduler shows them; a click on a title sorts by it, a second one the other way round.
+
+    Attributes:
+        changes_at: when one of its clocks says something else, on the host's clock.
+    """
 
     BINDINGS = [
         Binding("d", "screen.queue('cancel')", "Cancel this job"),
@@ -46,11 +53,14 @@ class QueueTable(SteadyTable):
         self.sorting = chosen_sorting(places.preference(_SORTING_KEPT))
         self._jobs: list[Job] = []
         self._now = 0.0
+        self.changes_at = math.inf
         self._cut: dict[str, int] = {}
 
     def show_jobs(self, jobs: Iterable[Job], now: float) -> None:
         """Shows them; of more than can be read, the first thousand."""
         self._jobs, self._now = list(jobs), now
+        clocks = (ran(job, now) for job in self._jobs if not job.state.final)
+        self.changes_at = now + min((changes_in(one) for one in clocks if one is not None), default=math.inf)
         order = sorted(self._jobs, key=COLUMNS[self.sorting.column].order, reverse=self.sorting.reverse)
         cells = [COLUMNS[title].cell for title in self.titles]
         rows = {job.id: tuple(cell(job, now) for cell in cells) for job in order[:MOST_JOBS]}

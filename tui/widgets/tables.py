@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich.text import Text
@@ -12,10 +13,11 @@ from textual.widgets.data_table import ColumnKey, RowKey
 
 from llama_tui.backend.monitor import MetricPoint
 from llama_tui.backend.plain import printable
-from llama_tui.backend.remaining import Expectations, remaining, remaining_text
+from llama_tui.backend.remaining import Expectations, remaining
 from llama_tui.backend.report_text import duration, elapsed
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import StageState, StageView
+from llama_tui.tui.clocks import changes_in, left_text, running_text
 from llama_tui.tui.words import state_text
 
 Cell = str | Text
@@ -114,9 +116,14 @@ class SteadyTable(DataTable[Cell]):
 
 
 class StageTable(SteadyTable):
-    """The seven stages of a run."""
+    """The seven stages of a run.
+
+    Attributes:
+        changes_at: when one of its clocks says something else, on the host's clock.
+    """
 
     titles = ("stage", "state", "time", "left", "try", "why", "job", "node")
+    changes_at = math.inf
 
     def show_stages(
         self,
@@ -126,23 +133,29 @@ class StageTable(SteadyTable):
         points: list[MetricPoint],
     ) -> None:
         """Shows them; `now` is the host's clock."""
-        self.show((view.stage.value, self._cells(view, now, expected, points)) for view in views)
-
-    def _cells(
-        self, view: StageView, now: float, expected: Expectations, points: list[MetricPoint]
-    ) -> tuple[Cell, ...]:
-        return (
-            f"{view.stage.number} {view.stage}",
-            state_text(view.state),
-            duration(elapsed(view, now)),
-            "" if view.state is StageState.DONE else remaining_text(remaining(view, now, expected, points)),
-            str(view.attempt or ""),
-            printable(view.reason)[:60],
-            view.job_id,
-            view.node,
+        lefts = {view.stage: remaining(view, now, expected, points) for view in views}
+        self.show((view.stage.value, _cells(view, now, lefts[view.stage])) for view in views)
+        running = [view for view in views if view.state is StageState.RUNNING]
+        self.changes_at = min(
+            (now + changes_in(elapsed(view, now) or 0.0, lefts[view.stage]) for view in running),
+            default=math.inf,
         )
 
     @property
     def stage(self) -> Stage:
         """The one under the cursor."""
         return Stage(self.chosen) if self.chosen else STAGES[0]
+
+
+def _cells(view: StageView, now: float, left: float | None) -> tuple[Cell, ...]:
+    seconds = elapsed(view, now)
+    return (
+        f"{view.stage.number} {view.stage}",
+        state_text(view.state),
+        duration(seconds) if view.ended is not None else running_text(seconds),
+        "" if view.state is StageState.DONE else left_text(left),
+        str(view.attempt or ""),
+        printable(view.reason)[:60],
+        view.job_id,
+        view.node,
+    )
