@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from llama_tui.backend.catalog.machines import find_machine
@@ -51,7 +52,7 @@ _Rule = Callable[[Settings, Settings], dict[str, Follower]]
 
 def given_answers(settings: Settings) -> set[str]:
     """The fields whose answers somebody gave: neither the stack's default nor what follows from other answers."""
-    data, usual = settings.model_dump(mode="json"), defaults(settings.stack)
+    data, usual = settings.model_dump(mode="json"), usual_settings(settings.stack)
     usual_data = usual.model_dump(mode="json")
     given = {
         path
@@ -64,27 +65,40 @@ def given_answers(settings: Settings) -> set[str]:
     return given
 
 
-def followers(data: dict[str, Any], given: Set[str]) -> dict[str, Follower]:
+def followers(data: dict[str, Any], given: Set[str], settings: Settings | None = None) -> dict[str, Follower]:
     """What follows from the answers in `data`, for fields that nobody gave.
+
+    Args:
+        settings: what `loosely` makes of the data, where that is known already.
 
     Raises:
         SettingsError: the other answers are not right.
     """
     found: dict[str, Follower] = {}
-    data = copy.deepcopy(data)
+    settings = settings or loosely(data)
     for paths, rule in _RULES:
-        settings = loosely(data)
         # A layout is chosen as a whole: where a part was given, the rest is left to the person.
-        if given.isdisjoint(paths):
-            found |= rule(settings, defaults(settings.stack))
-        for path, follower in found.items():
-            put_answer(data, path, follower.value)
+        if not given.isdisjoint(paths):
+            continue
+        new = rule(settings, usual_settings(settings.stack))
+        found |= new
+        if any(str(one.value) != str(get_answer(data, path)) for path, one in new.items()):
+            data = copy.deepcopy(data)
+            for path, one in new.items():
+                put_answer(data, path, one.value)
+            settings = loosely(data)
     return found
+
+
+@cache
+def usual_settings(stack: Stack) -> Settings:
+    """The stack's defaults, made once: only to look at, since settings can be changed."""
+    return defaults(stack)
 
 
 def of_stack(stack: Stack, given: Set[str]) -> dict[str, Any]:
     """The stack's own answers to all that nobody gave and that depends on it."""
-    usual = defaults(stack).model_dump(mode="json")
+    usual = usual_settings(stack).model_dump(mode="json")
     paths = set(field_names(Settings)) - given - _OF_NO_STACK
     return {path: get_answer(usual, path) for path in paths}
 

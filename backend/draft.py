@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from llama_tui.backend.places import state_directory, write_state
 from llama_tui.backend.settings import Settings, SettingsError
 from llama_tui.backend.settings_file import from_toml, to_toml
 
 
-def save_draft(settings: Settings, step: str = "", field: str = "") -> None:
-    """Keeps the wizard's answers, and its step and field, so that an interrupted one goes on where it was."""
+def save_draft(
+    settings: Settings, step: str = "", field: str = "", typed: Mapping[str, Any] | None = None
+) -> None:
+    """Keeps the wizard's answers, and its step and field, so that an interrupted one goes on where it was.
+
+    Args:
+        typed: answers that settings cannot hold, since they are wrong: {dotted field: as it was typed}.
+    """
     write_state("draft.toml", to_toml(settings))
-    write_state("draft-at.json", json.dumps({"step": step, "field": field}))
+    write_state("draft-at.json", json.dumps({"step": step, "field": field, "typed": typed or {}}))
 
 
 def load_draft() -> Settings | None:
@@ -25,11 +33,22 @@ def load_draft() -> Settings | None:
 
 def draft_at() -> tuple[str, str]:
     """The step and the field where the wizard was interrupted; empty where that is not known."""
+    found = _note()
+    return str(found.get("step", "")), str(found.get("field", ""))
+
+
+def draft_typed() -> dict[str, Any]:
+    """The answers of an interrupted wizard that were wrong, as they were typed: nothing is known of what they hold."""
+    typed = _note().get("typed")
+    return typed if isinstance(typed, dict) else {}
+
+
+def _note() -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((state_directory() / "draft-at.json").read_text(encoding="utf-8"))
         if isinstance(found, dict):
-            return str(found.get("step", "")), str(found.get("field", ""))
-    return "", ""
+            return found
+    return {}
 
 
 def forget_draft() -> None:

@@ -55,8 +55,8 @@ def foreseen(settings: Settings, site: Site | None, before: str = "") -> Estimat
     return estimate(settings, lengths, machine, model, measured, settings.resources.price_per_hour)
 
 
-def estimate_text(found: Estimate) -> str:
-    """The estimate as a small table: figure and basis."""
+def estimate_rows(found: Estimate) -> list[tuple[str, str, str]]:
+    """The estimate as a small table: what, figure and basis."""
     rows = {
         "steps": found.steps,
         "tokens": found.computed_tokens,
@@ -65,4 +65,4 @@ def estimate_text(found: Estimate) -> str:
         "memory": found.memory,
         "cost": found.cost,
     }
-    return "\n".join(f"{name:<7} {figure.words:<16} {figure.basis}" for name, figure in rows.items())
+    return [(name, figure.words, figure.basis) for name, figure in rows.items()]

@@ -34,6 +34,15 @@ def one_line(text: str, most: int = 300) -> str:
     return " ".join(printable(text[: 4 * most]).split())[:most]
 
 
+def count_of(number: float, one: str, many: str = "") -> str:
+    """A number of things, as one says it: 1 node, 2 nodes, 0.5 epochs.
+
+    Args:
+        many: where it is not the same with an s.
+    """
+    return f"{number:,g} {one if number == 1 else many or one + 's'}"
+
+
 def number_in(text: str) -> int | None:
     """The whole number that foreign text is; None where it is none, or longer than any count or time."""
     return int(text) if len(text) <= 15 and text.isascii() and text.isdecimal() else None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llama_tui.backend.place import SchedulerChoice, SshWay
+from llama_tui.backend.plain import count_of
 from llama_tui.backend.settings_answers import (
     CONSTRAINT,
     HOST,
@@ -412,7 +413,7 @@ class Settings(Section):
         if workers % parallel:
             raise ValueError(
                 f"training.tensor_parallel: tensor parallel x pipeline parallel = {parallel} must divide the "
-                f"{workers} processes ({resources.nodes} node(s) x {resources.processes_per_node})"
+                f"{workers} processes ({count_of(resources.nodes, 'node')} x {resources.processes_per_node})"
             )
         if training.max_steps and training.warmup_steps > training.max_steps:
             raise ValueError(

@@ -120,7 +120,8 @@ class TestRuns:
 
 
 class TestWizard:
-    async def test_from_where_to_the_run(self, workspace: Path) -> None:
+    async def test_from_where_to_the_run(self, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.run_checks", lambda *_: [])
         async with on(LlamaTui(UiRequest(settings=demo_settings(workspace)))) as mouse:
             await mouse.arrives(WizardScreen)
             await mouse.click("direct")

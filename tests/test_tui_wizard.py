@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 import keyring
 import pytest
@@ -21,9 +22,12 @@ from textual.widgets import ContentSwitcher, Input, Static
 from llama_tui.backend import places
 from llama_tui.backend import token as token_store
 from llama_tui.backend.cli.main import cli
-from llama_tui.backend.draft import draft_at, load_draft, save_draft
+from llama_tui.backend.draft import draft_at, draft_typed, load_draft, save_draft
+from llama_tui.backend.errors import HostError
 from llama_tui.backend.hosts.choose import HostBook
 from llama_tui.backend.place import Place
+from llama_tui.backend.preflight.check import Check
+from llama_tui.backend.preflight.check import Result as Found
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.settings_file import to_toml
 from llama_tui.backend.site import Site
@@ -39,7 +43,8 @@ from llama_tui.tui.steps.forms import LORA, step_of_stage
 from llama_tui.tui.steps.token import FORGOTTEN, KEPT, NOT_KEPT
 from llama_tui.tui.widgets.choice import Choice
 from llama_tui.tui.widgets.fields import FieldRow
-from tests.pilot import click, text_of, until
+from tests.pilot import Keyboard, click, painted, sitting_at, text_of, until
+from tests.test_tui import demo_settings
 from tests.tiny import tiny_run, wait_for
 from tests.tmux import Tmux
 
@@ -97,6 +102,19 @@ async def answer(pilot: Pilot[None], path: str, text: str) -> None:
     await until(pilot, lambda: box.value == text, f"{path} {text}")
 
 
+async def enter_until(keyboard: Keyboard, words: str) -> None:
+    """Presses Enter, and nothing else, until the words can be read."""
+    for _ in range(120):
+        if keyboard.reads(words):
+            return
+        await keyboard.press("enter")
+    raise AssertionError(f"Enter never led to {words}\n{painted(keyboard.app)}")
+
+
+def unreachable(*_: object) -> NoReturn:
+    raise HostError("nobody there")
+
+
 async def choose(pilot: Pilot[None], path: str, option: str) -> None:
     """Turns a choice with the arrow key until it is at an option."""
     app = pilot.app
@@ -109,6 +127,12 @@ async def choose(pilot: Pilot[None], path: str, option: str) -> None:
             return
         await pilot.press("right")
     assert choice.value == option
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launched run is made, and stays as it is."""
+    monkeypatch.setattr("llama_tui.backend.runs.Run.submit", lambda *_, **__: None)
 
 
 class TestOtherSettings:
@@ -331,7 +355,198 @@ class TestKeys:
             await until(pilot, lambda: "quick" in field(app, "name").value)
 
 
+class TestEnter:
+    """Nothing but Enter, from a first start on."""
+
+    @pytest.mark.usefixtures("nothing_runs")
+    async def test_it_leads_to_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.run_checks", lambda *_: [])
+        async with sitting_at(Keyboard, LlamaTui(UiRequest())) as keyboard:
+            await keyboard.sees("▸ 1 Where")
+            await enter_until(keyboard, "▸ 7 Review")
+            await keyboard.sees(
+                "On this machine, without Slurm, one stage after", "Training is on 1 node with 32"
+            )
+            await keyboard.press("enter")
+            await keyboard.arrives(MonitorScreen)
+
+    async def test_at_another_host_it_leads_on_once_the_connection_was_tested(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered = threading.Event()
+        monkeypatch.setattr(
+            "llama_tui.tui.steps.where._look", lambda *_: answered.wait(60) and "you@head, Slurm"
+        )
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.connect", unreachable)
+        async with sitting_at(Keyboard, LlamaTui(UiRequest())) as keyboard:
+            await keyboard.sees("▸ 1 Where")
+            await keyboard.press("enter", "enter")
+            await keyboard.types("cluster")
+            await keyboard.press(*["enter"] * 9)
+            await keyboard.sees("… connecting to cluster", "▸ 1 Where")
+            answered.set()
+            await keyboard.sees("✓ you@head, Slurm")
+            await enter_until(keyboard, "▸ 7 Review")
+            await keyboard.sees("On cluster, by Slurm where there is one", "could not be reached")
+
+    async def test_a_host_that_does_not_answer_is_no_dead_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("llama_tui.tui.steps.where._look", unreachable)
+        data = defaults(Stack.NEURON).model_dump(mode="json")
+        data["where"]["host"] = "cluster"
+        app = LlamaTui(UiRequest(settings=Settings.model_validate(data)))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.press("ctrl+t")
+            await keyboard.sees("✗ nobody there")
+            await enter_until(keyboard, "▸ 2 Token")
+
+    async def test_at_a_wrong_answer_it_leads_back_there_and_says_why(self) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (app, pilot):
+            await go(pilot, "lora")
+            await answer(pilot, "lora.alpha", "abc")
+            await answer(pilot, "training.weight_decay", "-1")
+            field(app, "training.save_total_limit").focus()
+            for _ in range(9):
+                await pilot.press("enter")
+                if at_field(app) == "lora.alpha":
+                    break
+            assert at_field(app) == "lora.alpha"
+            assert "✗ must be a whole number" in painted(app)
+            assert app.screen.query_one("#rail-lora").has_class("current")
+
+    async def test_a_wrong_token_is_come_back_to_as_well(self) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (app, pilot):
+            await go(pilot, "token")
+            await pilot.press(*"nonsense", "enter", "enter")
+            await until(pilot, lambda: at_field(app) == "token")
+            assert text_of(app, "#token-problem").startswith("✗ ")
+
+    async def test_in_the_review_it_leads_to_what_is_wrong(self) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (app, pilot):
+            await go(pilot, "lora")
+            await answer(pilot, "lora.r", "abc")
+            await go(pilot, "review")
+            await pilot.press("enter")
+            await until(pilot, lambda: at_field(app) == "lora.r")
+
+    async def test_what_is_typed_at_once_after_it_is_for_the_next_field(self) -> None:
+        async with sitting_at(Keyboard, LlamaTui(UiRequest(settings=defaults(Stack.NEURON)))) as keyboard:
+            await keyboard.sees("▸ 1 Where")
+            await keyboard.types_ahead(*"mine", "enter", "enter", *"cluster", "enter", *"root")
+            app = keyboard.app
+            assert isinstance(app, LlamaTui)
+            await until(keyboard.pilot, lambda: field(app, "where.as_user").value == "root")
+            assert field(app, "where.host").value == "cluster"
+            assert field(app, "name").value == "mine"
+
+
+class TestBeforeTheLaunch:
+    @pytest.mark.usefixtures("nothing_runs")
+    async def test_what_would_stop_the_run_is_seen_first_and_asked_about(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = [
+            Check("workspace", Found.PASS, "can be made"),
+            Check("package index", Found.FAIL, "nothing answers", "look at the proxy"),
+        ]
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.run_checks", lambda *_: found)
+        app = LlamaTui(UiRequest(settings=demo_settings(workspace), review=True))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("✗ package index nothing answers", "→ look at the proxy", "Launch (ctrl+l)")
+            for no in ("enter", "n"):
+                await keyboard.press("enter")
+                await keyboard.arrives(Confirm)
+                await keyboard.sees("✗ package index: nothing answers")
+                await keyboard.press(no)
+                await keyboard.arrives(WizardScreen)
+            assert not (workspace / "runs").exists()
+            await keyboard.press("enter")
+            await keyboard.arrives(Confirm)
+            await keyboard.press("y")
+            await keyboard.arrives(MonitorScreen)
+
+
+def count_validations(patch: pytest.MonkeyPatch) -> list[object]:
+    """Everything that is validated from now on."""
+    counted: list[object] = []
+    validate = Settings.model_validate
+
+    def counting(data: Any) -> Settings:
+        counted.append(data)
+        return validate(data)
+
+    patch.setattr(Settings, "model_validate", counting)
+    return counted
+
+
+class TestValidation:
+    async def test_it_is_done_once_for_each_change_and_not_for_moving_about(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (app, pilot):
+            await go(pilot, "lora")
+            counted = count_validations(monkeypatch)
+            for key in "123":
+                await pilot.press(key)
+                await until(pilot, lambda: wizard(app).settings.lora.r == int(field(app, "lora.r").value))
+            assert len(counted) == 3
+            await pilot.press("enter", "tab", "shift+tab", "enter")
+            await pilot.press("ctrl+b", "ctrl+n")
+            await until(pilot, lambda: at_field(app) == "lora.r")
+            assert len(counted) == 3
+
+
 class TestDraft:
+    async def test_what_was_typed_comes_back_also_where_it_is_wrong(self) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (_, pilot):
+            await answer(pilot, "name", "kept")
+            await go(pilot, "lora")
+            await answer(pilot, "training.warmup_steps", "7")
+            await answer(pilot, "lora.targets", "q_proj nonsense")
+            await answer(pilot, "lora.r", "abc")
+        again = LlamaTui(UiRequest())
+        async with again.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: at_field(again) == "lora.r")
+            assert field(again, "lora.r").value == "abc"
+            assert field(again, "lora.targets").value == "q_proj, nonsense"
+            assert field(again, "training.warmup_steps").value == "7"
+            assert "lora.r" in wizard(again).problems
+            await answer(pilot, "lora.r", "32")
+            await answer(pilot, "lora.targets", "q_proj")
+            await until(pilot, lambda: wizard(again).settings.lora.r == 32)
+            assert wizard(again).settings.name == "kept"
+            assert not wizard(again).problems
+
+    async def test_a_step_that_was_not_opened_again_is_still_wrong(self) -> None:
+        save_draft(defaults(Stack.NEURON), "where", "name", {"lora.r": "abc"})
+        app = LlamaTui(UiRequest())
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: at_field(app) == "name")
+            await until(pilot, lambda: "✗ 5 LoRA" in painted(app))
+            await go(pilot, "review")
+            assert "lora.r" in text_of(app, "#review-problems")
+        assert draft_typed() == {"lora.r": "abc"}
+
+    async def test_a_token_in_the_wrong_field_is_not_kept(self) -> None:
+        async with asked(defaults(Stack.NEURON), (80, 24)) as (app, pilot):
+            field(app, "name").value = TOKEN
+            await until(pilot, lambda: bool(wizard(app).problems))
+        assert load_draft() is not None
+        for file in places.state_directory().iterdir():
+            assert TOKEN not in file.read_text()
+
+    @pytest.mark.parametrize(
+        "typed",
+        [[1], {"lora.r": 5}, {"stack": "x"}, {"lora.targets": "q_proj"}, {"no.such": "x"}, {"name": None}],
+    )
+    async def test_what_cannot_have_been_typed_is_left_out(self, typed: Any) -> None:
+        save_draft(defaults(Stack.CPU), "where", "name", typed)
+        app = LlamaTui(UiRequest())
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: at_field(app) == "name")
+            await go(pilot, "lora")
+            assert wizard(app).settings == defaults(Stack.CPU)
+            assert not wizard(app).problems
+
     async def test_it_goes_on_at_the_step_and_field_where_it_was(self) -> None:
         async with asked(defaults(Stack.NEURON), (80, 24)) as (_, pilot):
             await go(pilot, "lora")
@@ -474,10 +689,6 @@ class TestKeyring:
         launch(settings, hosts, wish, told.append, told.append)
         assert TOKEN not in "".join(told)
         return told
-
-    @pytest.fixture
-    def nothing_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("llama_tui.backend.runs.Run.submit", lambda *_, **__: None)
 
     @pytest.mark.usefixtures("nothing_runs")
     def test_the_kept_token_is_used_at_launch(self, ring: MemoryKeyring, workspace: Path) -> None:

@@ -106,3 +106,9 @@ def check_line(check: Check) -> str:
     """A check as it is shown, with what would mend it below."""
     line = f"{MARKS[check.result]} {check.name:<{_NAME_WIDTH}} {check.words}"
     return f"{line}\n  {'':<{_NAME_WIDTH}} → {check.fix}" if check.fix else line
+
+
+def check_rows(check: Check) -> list[tuple[str, str, str]]:
+    """The same as rows of three columns: mark, name and words."""
+    rows = [(MARKS[check.result], check.name, check.words)]
+    return [*rows, ("", "", f"→ {check.fix}")] if check.fix else rows

@@ -7,6 +7,7 @@ from typing import Any
 from llama_tui.backend.catalog.machines import find_machine
 from llama_tui.backend.errors import AgentError
 from llama_tui.backend.layouts import Severity, layout_findings
+from llama_tui.backend.plain import count_of
 from llama_tui.backend.preflight.check import Outcome, failed, passed, skipped, warned, worst
 from llama_tui.backend.preflight.facts import Facts, json_object
 from llama_tui.backend.preflight.hub_checks import asked, refusal_of
@@ -83,7 +84,8 @@ def _in_folder(facts: Facts, folder: str) -> Outcome:
     lacking = sorted(set(map(str, (index.get("weight_map") or {}).values())) - set(weights))
     if lacking:
         return failed(
-            f"{folder} lacks {len(lacking)} weights file(s), first {lacking[0]}", "copy it there again, whole"
+            f"{folder} lacks {count_of(len(lacking), 'weights file')}, first {lacking[0]}",
+            "copy it there again, whole",
         )
     empty = [name for name in weights if sizes[name] == 0]
     if empty:

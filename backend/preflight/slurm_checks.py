@@ -6,6 +6,7 @@ import re
 
 from llama_tui.backend.catalog.machines import find_machine
 from llama_tui.backend.errors import AgentError, SchedulerError, SchedulerSilent
+from llama_tui.backend.plain import count_of
 from llama_tui.backend.preflight.check import Outcome, failed, passed, skipped, warned
 from llama_tui.backend.preflight.facts import COMMAND_TIMEOUT, Facts, Node
 from llama_tui.backend.preflight.remote import as_job
@@ -77,7 +78,7 @@ def _judged(facts: Facts, nodes: list[Node]) -> Outcome:
     if len(fitting) < resources.nodes:
         why = f"; {_too_small(facts, small[0])}" if small else ""
         return failed(
-            f"{resources.nodes} node(s) are asked for and {len(fitting)} of {len(nodes)} are large enough{why}",
+            f"{count_of(resources.nodes, 'node')} asked for, and {len(fitting)} of {len(nodes)} large enough{why}",
             "lower resources.nodes or resources.processes_per_node, or choose another partition (`sinfo -o '%P %D %c %G'`)",
         )
     words = f"{len(up)} of {len(fitting)} nodes up"

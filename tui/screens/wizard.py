@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
+from typing import Any
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -16,12 +18,12 @@ from textual.widgets import ContentSwitcher, Footer, Input, Static
 from llama_tui.backend import places
 from llama_tui.backend.consequences import layout_lines, training_lines
 from llama_tui.backend.data_look import look_at_data, look_text
-from llama_tui.backend.draft import draft_at, load_draft, save_draft
+from llama_tui.backend.draft import draft_at, draft_typed, load_draft, save_draft
 from llama_tui.backend.errors import UserError
-from llama_tui.backend.foresight import estimate_text, foreseen, warnings
+from llama_tui.backend.foresight import foreseen, warnings
 from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
-from llama_tui.backend.preflight.check import check_line
+from llama_tui.backend.preflight.check import Check, Result
 from llama_tui.backend.preflight.checks import run_checks
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.site import Site, connect
@@ -41,6 +43,7 @@ from llama_tui.tui.steps.forms import (
     USUAL,
     WHERE,
     StepForm,
+    first_wrong,
     step_named,
     step_of,
 )
@@ -65,11 +68,14 @@ class WizardScreen(PatientScreen):
         field: the field to begin at, `token` for the token; empty for the first one of the step.
         step: the step to begin at, where no field is named.
         why: what to tell, once, of the field where it begins.
+        typed: what was typed in place of some answers and is wrong, {dotted field: answer}.
     """
 
     BINDINGS = [
         # Ctrl+N and Ctrl+T never reach a page in a browser.
         Binding("ctrl+n,f8", "next", "Next step", priority=True),
+        # Before the field itself: what is typed at once after it belongs to the next one.
+        Binding("enter", "enter", "Next field", priority=True, show=False),
         Binding("ctrl+b", "back", "Back", priority=True),
         Binding("ctrl+l", "launch", "Launch", priority=True),
         Binding("ctrl+s", "save", "Save TOML", priority=True),
@@ -88,9 +94,10 @@ class WizardScreen(PatientScreen):
         field: str = "",
         step: StepForm = WHERE,
         why: str = "",
+        typed: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.answers = Answers(settings)
+        self.answers = Answers(settings, typed)
         self._first = REVIEW if review else step_of(field) if field else step
         self._step = self._first
         self._field = field
@@ -101,6 +108,9 @@ class WizardScreen(PatientScreen):
         self._visited: set[StepForm] = set() if review else set(STEPS[: STEPS.index(self._first)])
         self._launching = False
         self._launched = False
+        self._changes = False
+        # What the last look at the host found that would stop the run.
+        self._failed: list[Check] = []
         self._rows: list[FieldRow] = []
         self._host_names: list[str] = []
         self._site: Site | None = None
@@ -112,7 +122,8 @@ class WizardScreen(PatientScreen):
         if draft is None:
             return cls(defaults(Stack.NEURON))
         step, field = draft_at()
-        return cls(draft, field=field if step_of(field).key == step else "", step=step_named(step))
+        field = field if step_of(field).key == step else ""
+        return cls(draft, field=field, step=step_named(step), typed=draft_typed())
 
     @property
     def settings(self) -> Settings:
@@ -180,7 +191,7 @@ class WizardScreen(PatientScreen):
     def _make(self, step: StepForm) -> StepPane:
         suggesters = {name: HostPaths(lambda: self._site, usual) for name, usual in USUAL.items()}
         suggesters["where.host"] = HostPaths(lambda: None, self._host_names)
-        pane = _PANES.get(step, StepPane)(step, self.settings, suggesters)
+        pane = _PANES.get(step, StepPane)(step, self.answers, suggesters)
         self._rows += pane.rows
         return pane
 
@@ -209,15 +220,21 @@ class WizardScreen(PatientScreen):
     async def _rail_chosen(self, event: RailStep.Chosen) -> None:
         await self._go(event.step)
 
-    @on(Input.Submitted)
-    @on(Choice.Submitted)
-    async def _enter(self, event: Input.Submitted | Choice.Submitted) -> None:
-        """Enter goes to the next field, after the last one to the next step."""
-        stops = [widget for widget in self._pane(self._step).stops() if widget.display]
-        control = event.control
-        at = stops.index(control) if control in stops else len(stops)
-        if at + 1 < len(stops):
-            stops[at + 1].focus()
+    async def action_enter(self) -> None:
+        """Goes to the next field, after the last one to the next step; where an answer of this one is wrong, to that."""
+        await self.all_typed()
+        self._take()
+        self._show_problems()
+        pane, at = self._pane(self._step), self.focused
+        if at is None or pane.enter(at):
+            return
+        stops = [widget for widget in pane.stops() if widget.display]
+        further = stops[stops.index(at) + 1 :] if at in stops else []
+        wrong = first_wrong(self.problems, self._step)
+        if further:
+            self.set_focus(further[0])
+        elif wrong is not None:
+            self._go_to_problem(wrong)
         else:
             await self.action_next()
 
@@ -225,13 +242,17 @@ class WizardScreen(PatientScreen):
 
     def _take(self) -> None:
         """Takes all answers together, and shows what follows from them."""
-        rows = [row for row in self._rows if row.ready]
-        self.answers.take({row.path: row.answer for row in rows}, {row.path for row in rows if row.given})
-        for row in rows:
+        for row in self._take_rows():
             if row.path in self.answers.given:
                 row.show_follows(None)
             else:
                 row.show(self.answers.shown(row.path), self.answers.followed.get(row.path))
+
+    def _take_rows(self) -> list[FieldRow]:
+        self._changes = False
+        rows = [row for row in self._rows if row.ready]
+        self.answers.take({row.path: row.answer for row in rows}, {row.path for row in rows if row.given})
+        return rows
 
     def _show_problems(self) -> None:
         problems = self.problems
@@ -250,8 +271,15 @@ class WizardScreen(PatientScreen):
     @on(Input.Changed)
     @on(Choice.Changed)
     def _changed(self) -> None:
-        self._take()
-        self._show_live()
+        # Several keys, or a key and what follows from it, are judged once, when the keys are on the screen.
+        if not self._changes:
+            self._changes = True
+            self.call_after_refresh(self._take_changes)
+
+    def _take_changes(self) -> None:
+        if self._changes:
+            self._take()
+            self._show_live()
 
     @on(FieldRow.Left)
     def _field_left(self) -> None:
@@ -298,21 +326,23 @@ class WizardScreen(PatientScreen):
     @work(exclusive=True, group="inspect", exit_on_error=False)
     async def _inspect(self, pane: ReviewPane) -> None:
         """What the run will take, then whether the host has all that it needs."""
-        settings = self.settings
-        pane.show_estimate(estimate_text(await in_background(lambda: foreseen(settings, None))))
+        settings, self._failed = self.settings, []
+        pane.show_estimate(await in_background(lambda: foreseen(settings, None)))
         await self._reach(places.place_of(settings)).wait()
         site = self._site
         if site is None:
-            pane.show_checks("The host could not be reached: test the connection in the Where step.")
+            pane.tell_checks("✗ The host could not be reached: test the connection in the Where step.")
             return
+        pane.show_place(site.scheduler.name == "Slurm")
         try:
-            pane.show_estimate(estimate_text(await in_background(lambda: foreseen(settings, site))))
-            pane.show_checks("… looking at the host")
+            pane.show_estimate(await in_background(lambda: foreseen(settings, site)))
+            pane.tell_checks("… looking at the host")
             checks = await in_background(lambda: run_checks(site, settings))
         except UserError as error:
-            pane.show_checks(f"{error.message}. {error.hint}")
+            pane.tell_checks(f"✗ {error.message}. {error.hint}")
             return
-        pane.show_checks("\n".join(check_line(check) for check in checks))
+        pane.show_checks(checks)
+        self._failed = [check for check in checks if check.result is Result.FAIL]
 
     def _drop_site(self) -> None:
         site, self._site = self._site, None
@@ -322,6 +352,7 @@ class WizardScreen(PatientScreen):
     async def on_unmount(self) -> None:
         """The connection was the wizard's own; the answers are there at the next start."""
         self._drop_site()
+        self._take_rows()
         await in_background(self._keep_draft)
 
     @work(exclusive=True, group="look", exit_on_error=False)
@@ -344,7 +375,7 @@ class WizardScreen(PatientScreen):
         await in_background(self._keep_draft)
 
     def _keep_draft(self) -> None:
-        draft = self.settings, self._step.key, self._field
+        draft = self.settings, self._step.key, self._field, self.answers.unkept
         if not self._launched:
             save_draft(*draft)
 
@@ -371,11 +402,21 @@ class WizardScreen(PatientScreen):
         self._take()
         self._visited.update(STEPS)
         self._show_problems()
-        if self.problems:
-            self._go_to_problem(next(iter(self.problems)))
+        wrong = first_wrong(self.problems)
+        if wrong is not None:
+            self._go_to_problem(wrong)
         elif not self._launching:
-            self._launching = True
-            self._launch(self.settings)
+            self._launch_if_wanted(self.settings)
+
+    @work(exclusive=True, group="ask", exit_on_error=False)
+    async def _launch_if_wanted(self, settings: Settings) -> None:
+        """Asks first where something was found that would stop the run."""
+        found = [f"✗ {check.name}: {check.words}" for check in self._failed]
+        words = "What was found on the host would stop the run:\n\n" + "\n".join(found)
+        if found and not await self.app.push_screen_wait(Confirm("Launch all the same?", words, "Launch")):
+            return
+        self._launching = True
+        self._launch(settings)
 
     @work(exclusive=True, group="go", exit_on_error=False)
     async def _go_to_problem(self, field: str) -> None:
@@ -415,8 +456,9 @@ class WizardScreen(PatientScreen):
         """Writes the answers to a file, to be launched later or by `llama-tui run`."""
         await self.all_typed()
         self._take()
-        if self.problems:
-            self._go_to_problem(next(iter(self.problems)))
+        wrong = first_wrong(self.problems)
+        if wrong is not None:
+            self._go_to_problem(wrong)
             return
         await save_settings(self.app, self.settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llama_tui.backend.catalog.machines import machines
@@ -113,6 +114,21 @@ def step_of(field: str) -> StepForm:
     if field == TOKEN.key:
         return TOKEN
     return next((step for step in STEPS if step.holds(field)), REVIEW)
+
+
+def first_wrong(problems: Iterable[str], step: StepForm | None = None) -> str | None:
+    """The first field that has a problem, in the order in which they are asked for.
+
+    Args:
+        step: look only at this one.
+    """
+    order = {field: at for at, field in enumerate(field for one in STEPS for field in _asked_in(one))}
+    found = [field for field in problems if step is None or field in _asked_in(step)]
+    return min(found, key=lambda field: order.get(field, len(order)), default=None)
+
+
+def _asked_in(step: StepForm) -> tuple[str, ...]:
+    return (TOKEN.key,) if step is TOKEN else step.fields
 
 
 def step_named(key: str) -> StepForm:

@@ -8,9 +8,9 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.suggester import Suggester
 from textual.widget import Widget
-from textual.widgets import Static
+from textual.widgets import Button, Static
 
-from llama_tui.backend.settings import Settings
+from llama_tui.tui.steps.answers import Answers
 from llama_tui.tui.steps.forms import StepForm
 from llama_tui.tui.widgets.fields import FieldRow
 
@@ -19,18 +19,18 @@ class StepPane(VerticalScroll, can_focus=False):
     """The fields of one step.
 
     Args:
-        settings: the answers to begin with.
+        answers: what to begin with.
         suggesters: what completes which field, by its dotted name.
     """
 
     def __init__(
-        self, step: StepForm, settings: Settings, suggesters: Mapping[str, Suggester] | None = None
+        self, step: StepForm, answers: Answers, suggesters: Mapping[str, Suggester] | None = None
     ) -> None:
         super().__init__(id=f"step-{step.key}", classes="step")
         self.step = step
-        self._settings = settings
+        self._settings = answers.settings
         suggesters = suggesters or {}
-        self.rows = [FieldRow(path, settings, suggesters.get(path)) for path in step.fields]
+        self.rows = [FieldRow(path, answers.shown(path), suggesters.get(path)) for path in step.fields]
 
     def compose(self) -> ComposeResult:
         yield Static(self.step.intro, classes="step-intro", markup=False)
@@ -62,6 +62,13 @@ class StepPane(VerticalScroll, can_focus=False):
         stop = self.stop_at("")
         if stop is not None:
             stop.focus()
+
+    def enter(self, widget: Widget) -> bool:
+        """Does what Enter does at a part of this step; False where it only goes on."""
+        if not isinstance(widget, Button):
+            return False
+        widget.press()
+        return True
 
     def help_of(self, widget: Widget) -> str:
         """What to know at a part of this step; fields have their own help."""

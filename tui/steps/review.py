@@ -12,15 +12,25 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
+from llama_tui.backend.estimates import Estimate
+from llama_tui.backend.foresight import estimate_rows
 from llama_tui.backend.place import SchedulerChoice
-from llama_tui.backend.plain import printable
+from llama_tui.backend.plain import count_of, printable
+from llama_tui.backend.preflight.check import Check, Result, check_rows
+from llama_tui.backend.preflight.checks import all_well
 from llama_tui.backend.render import plan_run, render_script
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.tui.steps.forms import step_of
 from llama_tui.tui.steps.pane import StepPane
 from llama_tui.tui.widgets.choice import Choice
+from llama_tui.tui.widgets.facts import Facts
 
+LAUNCH, MEND = "Launch (ctrl+l)", "To what is wrong (ctrl+l)"
+HELP = {
+    "launch": "Enter submits all seven stages. What was found on the host that would stop them is asked about first.",
+    "save": "Writes the answers to a file, for `llama-tui run` or for a colleague. There is no token in it.",
+}
 WHOLE, CHANGES = "whole", "what differs from the defaults"
 
 
@@ -36,14 +46,16 @@ class ReviewPane(StepPane):
 
     def compose_more(self) -> ComposeResult:
         with Horizontal(id="review-buttons"):
-            yield Button("Launch (ctrl+l)", variant="success", id="launch", compact=True)
+            yield Button(LAUNCH, variant="success", id="launch", compact=True)
             yield Button("Save as TOML (ctrl+s)", id="save", compact=True)
         yield Static("", id="review-problems", classes="problem", markup=False)
-        yield Static("", id="review-plan", markup=False)
+        yield Facts("… connecting", id="in-the-way")
+        yield Static("", id="review-place", markup=False)
+        yield Facts(id="review-plan")
         yield Static("What it will take", classes="script-label")
-        yield Static("", id="estimate", markup=False)
+        yield Facts(id="estimate")
         yield Static("What was looked at on the host", classes="script-label")
-        yield Static("… connecting", id="checks", markup=False)
+        yield Facts("… connecting", id="checks")
         yield Static("The script of stage", classes="script-label")
         yield Choice([f"{stage.number}" for stage in STAGES], "3", id="script-of")
         yield Choice([WHOLE, CHANGES], WHOLE, id="script-as")
@@ -51,6 +63,10 @@ class ReviewPane(StepPane):
 
     def stops(self) -> list[Widget]:
         return [self.query_one("#launch", Button)]
+
+    def help_of(self, widget: Widget) -> str:
+        """What to know at a part of this step."""
+        return HELP.get(widget.id or "", "")
 
     def show(self, settings: Settings, problems: dict[str, str], warnings: list[str]) -> None:
         """Shows settings; with problems it says where to mend them, and launching waits."""
@@ -60,17 +76,38 @@ class ReviewPane(StepPane):
         found = self.query_one("#review-problems", Static)
         found.update("\n".join(lines))
         found.display = bool(lines)
-        self.query_one("#launch", Button).disabled = bool(problems)
-        self.query_one("#review-plan", Static).update(_plan_text(settings))
+        self.query_one("#launch", Button).label = MEND if problems else LAUNCH
+        self.show_place(None)
+        self.query_one("#review-plan", Facts).show(_plan_rows(settings))
         self._show_script()
 
-    def show_estimate(self, text: str) -> None:
-        """Steps, time, disk, memory and cost, each with its basis."""
-        self.query_one("#estimate", Static).update(printable(text))
+    def show_place(self, by_slurm: bool | None) -> None:
+        """Where it will run, and by what.
 
-    def show_checks(self, text: str) -> None:
-        """The preflight's findings, a line each."""
-        self.query_one("#checks", Static).update(printable(text))
+        Args:
+            by_slurm: None where that is not known yet.
+        """
+        self.query_one("#review-place", Static).update(printable(_place_text(self._settings, by_slurm)))
+
+    def show_estimate(self, found: Estimate) -> None:
+        """Steps, time, disk, memory and cost, each with its basis."""
+        self.query_one("#estimate", Facts).show(estimate_rows(found))
+
+    def tell_checks(self, words: str) -> None:
+        """Why there are no findings of the preflight."""
+        for facts in self.query("#in-the-way, #checks").results(Facts):
+            facts.tell(words)
+
+    def show_checks(self, checks: list[Check]) -> None:
+        """The preflight's findings; what failed is above everything else."""
+        in_the_way = self.query_one("#in-the-way", Facts)
+        if all_well(checks):
+            in_the_way.tell("✓ Nothing on the host stands in the way.")
+        else:
+            in_the_way.show(
+                [row for check in checks if check.result is Result.FAIL for row in check_rows(check)]
+            )
+        self.query_one("#checks", Facts).show([row for check in checks for row in check_rows(check)])
 
     @on(Choice.Changed)
     def _show_script(self) -> None:
@@ -96,16 +133,34 @@ def _script(settings: Settings, stage: Stage) -> str:
     return render_script(plan, stage, 1)
 
 
-def _plan_text(settings: Settings) -> str:
-    training, resources = settings.training, settings.resources
-    where = settings.where.host or "this machine"
-    length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epoch(s)"
+def _place_text(settings: Settings, by_slurm: bool | None) -> str:
+    scheduler, resources = settings.where.scheduler, settings.resources
+    if by_slurm is None and scheduler is not SchedulerChoice.AUTO:
+        by_slurm = scheduler is SchedulerChoice.SLURM
+    how = {
+        True: "by Slurm",
+        False: "without Slurm, one stage after another",
+        None: "by Slurm where there is one",
+    }
+    where = f"On {settings.where.host}" if settings.where.host else "On this machine"
+    return (
+        f"{where}, {how[by_slurm]}, in {settings.paths.workspace}. Training is on "
+        f"{count_of(resources.nodes, 'node')} with {count_of(resources.processes_per_node, 'process', 'processes')}"
+        + (" each." if resources.nodes > 1 else ".")
+    )
+
+
+def _plan_rows(settings: Settings) -> list[tuple[str, str, str]]:
+    training, resources, model = settings.training, settings.resources, settings.model
+    length = (
+        count_of(training.max_steps, "step") if training.max_steps else count_of(training.epochs, "epoch")
+    )
     workers = resources.nodes * resources.processes_per_node
     replicas = workers // (training.tensor_parallel * training.pipeline_parallel)
     sequences = training.batch_size * training.gradient_accumulation * replicas
     does = {
         Stage.CREATE_ENV: f"the pinned {settings.stack} environment, used again when it is there",
-        Stage.DOWNLOAD_MODEL: f"{settings.model.model} and {settings.model.dataset}, {settings.model.held_out} records held out",
+        Stage.DOWNLOAD_MODEL: f"{model.model} and {model.dataset}, {count_of(model.held_out, 'record')} held out",
         Stage.COMPILE_MODEL: "neuron_parallel_compile of the very same training"
         if settings.stack is Stack.NEURON
         else "a rehearsal of two steps: time and memory",
@@ -113,18 +168,7 @@ def _plan_text(settings: Settings) -> str:
         f"{length} of {sequences} x {training.sequence_length} tokens, learning rate {training.learning_rate:g}",
         Stage.MODEL_CONSOLIDATION: "one PEFT adapter of all ranks' shards",
         Stage.MERGE_LORA_WEIGHTS: "a Hugging Face model directory",
-        Stage.INFERENCE: f"{len(settings.inference.prompts)} prompts and the held-out loss, base and fine-tuned",
+        Stage.INFERENCE: f"{count_of(len(settings.inference.prompts), 'prompt')} and the held-out loss, base and "
+        "fine-tuned",
     }
-    scheduler = settings.where.scheduler
-    kind = (
-        "what is there (Slurm, or one after another)"
-        if scheduler is SchedulerChoice.AUTO
-        else scheduler.value
-    )
-    lines = [
-        f"On {where}, in {settings.paths.workspace}, through {kind};",
-        f"training on {resources.nodes} node(s) with {resources.processes_per_node} processes each.",
-        "",
-    ]
-    lines += [f"{stage.number} {stage:<20} {does[stage]}" for stage in STAGES]
-    return "\n".join(lines)
+    return [(str(stage.number), str(stage), does[stage]) for stage in STAGES]

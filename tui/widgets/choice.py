@@ -1,4 +1,4 @@
-"""One of a few answers in one line: arrows, space or a click change it, Enter goes on."""
+"""One of a few answers in one line: arrows, space or a click change it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Choice(Widget, can_focus=True):
     BINDINGS = [
         Binding("right,space,down", "turn(1)", "Next answer", show=False),
         Binding("left,up", "turn(-1)", "Previous answer", show=False),
-        Binding("enter", "submit", "Go on", show=False),
     ]
 
     value: reactive[str] = reactive("")
@@ -34,17 +33,6 @@ class Choice(Widget, can_focus=True):
 
         choice: Choice
         value: str
-
-        @property
-        def control(self) -> Choice:
-            """The sender."""
-            return self.choice
-
-    @dataclass
-    class Submitted(Message):
-        """Enter was pressed."""
-
-        choice: Choice
 
         @property
         def control(self) -> Choice:
@@ -79,10 +67,6 @@ class Choice(Widget, can_focus=True):
         """Chooses the next or previous option."""
         self.value = self.options[(self.options.index(self.value) + by) % len(self.options)]
         self.post_message(self.Changed(self, self.value))
-
-    def action_submit(self) -> None:
-        """Goes on to the next field."""
-        self.post_message(self.Submitted(self))
 
     def on_click(self, event: Click) -> None:
         """A click on an option takes it; anywhere else the next one."""

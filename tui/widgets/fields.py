@@ -14,7 +14,6 @@ from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
 from llama_tui.backend.dependent import Follower
-from llama_tui.backend.dotted import get_answer
 from llama_tui.backend.settings import Section, Settings
 from llama_tui.tui.widgets.choice import Choice
 
@@ -33,7 +32,12 @@ def field_of(path: str) -> FieldInfo:
 
 
 class FieldRow(Vertical):
-    """One field. `answer` is what pydantic is given for it: text, bool, or a list of texts."""
+    """One field. `answer` is what pydantic is given for it: text, bool, or a list of texts.
+
+    Args:
+        path: its dotted name.
+        value: the answer to show first.
+    """
 
     class Left(Message):
         """The field was left, or its answer chosen: time to check it."""
@@ -42,7 +46,7 @@ class FieldRow(Vertical):
             super().__init__()
             self.row = row
 
-    def __init__(self, path: str, settings: Settings, suggester: Suggester | None = None) -> None:
+    def __init__(self, path: str, value: Any, suggester: Suggester | None = None) -> None:
         super().__init__(id="field-" + path.replace(".", "-"))
         self.path = path
         self.touched = False
@@ -54,7 +58,7 @@ class FieldRow(Vertical):
         self._inputs: list[Input] = []
         self._choice: Choice | None = None
         self._info = field_of(path)
-        self._value = get_answer(settings.model_dump(mode="json"), path)
+        self._value = value
         self._suggester = suggester
         annotation = self._info.annotation
         self._options = [one.value for one in annotation] if isinstance(annotation, EnumType) else None
