@@ -36,6 +36,8 @@ from llama_tui.backend.submitting import (
     wait_until_gone,
 )
 
+_BEHIND_OTHERS = frozenset({"Dependency", DEPENDENCY_FAILED})
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -71,7 +73,7 @@ class Snapshot:
         """Whether the scheduler has answered, and nothing of this person's will happen by itself any more."""
         if self.jobs is None or self.problem:
             return False
-        return self.finished and all(job.state.final or job.reason == DEPENDENCY_FAILED for job in self.jobs)
+        return self.finished and not may_go_on(self.jobs)
 
     def view(self, stage: Stage) -> StageView:
         """One stage."""
@@ -124,6 +126,23 @@ def snapshot_of(
 def belongs(job: Job, run_id: str) -> bool:
     """Whether a job is of a run."""
     return job.comment.startswith(run_id + "/") or job.name.startswith(run_id + "/")
+
+
+def may_go_on(jobs: tuple[Job, ...]) -> bool:
+    """Whether anything will happen to any of these jobs by itself.
+
+    Slurm keeps jobs whose dependency has failed, and those behind them, for ever: where the first one of a chain
+    never starts, nothing does that waits in it.
+    """
+    stuck = {_chain_of(job) for job in jobs if job.reason == DEPENDENCY_FAILED}
+    return any(
+        not job.state.final and not (job.reason in _BEHIND_OTHERS and _chain_of(job) in stuck) for job in jobs
+    )
+
+
+def _chain_of(job: Job) -> str:
+    """The run's name."""
+    return (job.comment or job.name).partition("/")[0]
 
 
 class Run:

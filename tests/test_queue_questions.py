@@ -1,21 +1,47 @@
-"""What the queue pane asks of a real Slurm of two nodes."""
+"""What the monitor and its queue pane ask of a real Slurm of two nodes, and when they ask nothing."""
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from llama_tui.backend.errors import SchedulerError
-from llama_tui.backend.site import Site
+from llama_tui.backend.runs import open_run
+from llama_tui.backend.site import Site, connect
+from llama_tui.backend.stages import Stage
+from llama_tui.backend.states import StageState
+from llama_tui.tui.widgets.queue_table import QueueTable
+from tests.pilot import text_of, until
+from tests.test_tui_monitor import app_on, monitor
+from tests.tiny import go, set_behaviour, tiny_run, wait_for
 
 pytestmark = pytest.mark.slurm
+# Longer than the longest pause between two questions while something goes on.
+LONG = 10.0
 
 
 @pytest.fixture
-def site(slurm_site: Callable[[Path], Site], tmp_path: Path) -> Site:
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Counter[str]]:
+    """How often each of Slurm's commands was called."""
+    log, folder = tmp_path / "commands", tmp_path / "counting"
+    folder.mkdir()
+    log.touch()
+    for name in ("squeue", "sinfo", "sacct", "scontrol", "sbatch", "scancel"):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\necho {name} >> "{log}"\nexec {shutil.which(name)} "$@"\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    return lambda: Counter(log.read_text().split())
+
+
+@pytest.fixture
+def site(commands: Callable[[], Counter[str]], slurm_site: Callable[[Path], Site], tmp_path: Path) -> Site:
+    del commands  # Before the agent is started: it passes on where the commands are.
     return slurm_site(tmp_path / "workspace")
 
 
@@ -43,3 +69,47 @@ def test_everyones_jobs_one_jobs_details_and_the_nodes(site: Site) -> None:
 def test_a_job_that_is_not_there_is_told_in_slurms_words(site: Site) -> None:
     with pytest.raises(SchedulerError, match="Invalid job id"):
         site.scheduler.detail("99999999")
+
+
+async def test_a_finished_runs_monitor_asks_nothing_until_something_happens(
+    site: Site, commands: Callable[[], Counter[str]], tmp_path: Path
+) -> None:
+    run = tiny_run(site, tmp_path / "workspace", finetune="3")
+    run.submit()
+    wait_for(run, lambda one: one.finished and one.state is StageState.FAILED)
+    app = app_on(run)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query("#nodes")))
+        await until(pilot, lambda: all(words in text_of(app, "#nodes") for words in ("as of", "idle")))
+        asked = commands()
+        await pilot.pause(LONG)
+        assert commands() == asked
+        # A person who chooses what to see is answered, once.
+        await pilot.press("m")
+        await until(pilot, lambda: commands() == asked + Counter(squeue=1, sinfo=1))
+        await until(pilot, lambda: "as of" in text_of(app, "#nodes"))
+        # Somebody else, at another screen.
+        elsewhere = connect(site.place)
+        set_behaviour(run, Stage.FINETUNE, "wait")
+        open_run(elsewhere, run.run_id).rerun(Stage.FINETUNE)
+        await until(pilot, lambda: monitor(app).snapshot.view(Stage.FINETUNE).state is StageState.RUNNING)  # type: ignore[union-attr]
+        assert "as of" not in text_of(app, "#nodes")
+        assert "RUNNING" in {str(app.screen.query_one(QueueTable).get_row_at(row)[1]) for row in range(2)}
+        go(run, Stage.FINETUNE)
+        await until(pilot, lambda: "as of" in text_of(app, "#nodes"))
+        assert monitor(app).snapshot.state is StageState.DONE  # type: ignore[union-attr]
+        elsewhere.close()
+
+
+async def test_a_run_that_goes_on_is_asked_for_twelve_times_a_minute_at_most(
+    site: Site, commands: Callable[[], Counter[str]], tmp_path: Path
+) -> None:
+    run = tiny_run(site, tmp_path / "workspace", create_env="wait")
+    run.submit()
+    app = app_on(run)
+    async with app.run_test(size=(160, 45)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query("#nodes")) and ": " in text_of(app, "#nodes"))
+        asked = commands().total()
+        await pilot.pause(LONG)
+        assert 1 <= commands().total() - asked <= 12 * LONG / 60 + 1
+    run.cancel()

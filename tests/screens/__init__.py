@@ -22,6 +22,7 @@ from textual.widgets import Input, Static
 
 from llama_tui.backend import places
 from llama_tui.backend.place import Place
+from llama_tui.backend.runs import Snapshot
 from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.backend.states import StageState
 from llama_tui.backend.ui_request import UiRequest
@@ -111,33 +112,46 @@ def _wizard_lora(place: Place) -> Scene:
 
 
 def _runs(place: Place) -> Scene:
-    async def ready(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: pilot.app.screen.query_one(RunTable).row_count == 3)
+    app = LlamaTui(UiRequest(place=place))
 
-    return Scene(LlamaTui(UiRequest(place=place)), ready)
+    async def ready(pilot: Pilot[None]) -> None:
+        await until(pilot, app.opened.is_set)
+        await until(pilot, lambda: app.screen.query_one(RunTable).row_count == 3)
+
+    return Scene(app, ready)
 
 
 def _monitor(run_id: str, state: StageState, words: str, log: str) -> Callable[[Place], Scene]:
     """The monitor of a run, once its state, its log's end, its curve and `words` above the log are shown."""
 
     def make(place: Place) -> Scene:
+        app = LlamaTui(UiRequest(place=place, run_id=run_id))
+
         async def ready(pilot: Pilot[None]) -> None:
-            screen = pilot.app.screen
+            await until(pilot, app.opened.is_set)
+            screen = app.screen
             assert isinstance(screen, MonitorScreen)
             await until(pilot, lambda: screen.snapshot is not None and screen.snapshot.state is state)
             await until(pilot, lambda: log in screen.query_one(LogView).text, log)
             await until(pilot, lambda: bool(screen.query_one(LossPlot).points))
             await until(pilot, lambda: words in shown(screen.query(Static)), words)
+            await until(pilot, lambda: _rests_where_it_may(screen.snapshot), "the scheduler's rest")
 
-        return Scene(LlamaTui(UiRequest(place=place, run_id=run_id)), ready)
+        return Scene(app, ready)
 
     return make
+
+
+def _rests_where_it_may(snapshot: Snapshot | None) -> bool:
+    """What is shown differs a little once the scheduler is not asked any more."""
+    return snapshot is not None and snapshot.jobs is not None and snapshot.resting == snapshot.at_rest
 
 
 def _comparison(place: Place) -> Scene:
     app = LlamaTui(UiRequest(place=place, run_id=DONE))
 
     async def ready(pilot: Pilot[None]) -> None:
+        await until(pilot, app.opened.is_set)
         screen = ComparisonScreen(place, DONE)
         await app.push_screen(screen)
         await until(pilot, lambda: bool(screen.query(".answer")))

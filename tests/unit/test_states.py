@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from llama_tui.backend.runs import snapshot_of
+from llama_tui.backend.runs import may_go_on, snapshot_of
 from llama_tui.backend.schedulers.base import Ending, Job, JobState
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import Attempt, Evidence, StageState, Status, derive, read_attempts, read_status
@@ -146,3 +146,14 @@ def test_jobs_of_another_run_are_not_this_runs() -> None:
     other = Job("7", JobState.ACTIVE, "RUNNING", comment="other-run/create_env/1")
     snapshot = snapshot_of("run", {"/w/runs/run/submitted.jsonl": lines}, [other], seen=5.0)
     assert snapshot.views[0].state is StageState.SUBMITTING
+
+
+def test_jobs_that_wait_for_what_never_comes_will_not_go_on() -> None:
+    ended = job(JobState.FAILED, "FAILED", stage=ENV)
+    stuck = job(JobState.STUCK, "PENDING", id="8", reason="DependencyNeverSatisfied", stage=DOWNLOAD)
+    behind = job(JobState.WAITING, "PENDING", id="9", reason="Dependency", stage=TUNE)
+    assert not may_go_on((ended, stuck, behind))
+    assert may_go_on((ended, behind)), "the scheduler has not found out yet, or has not started it yet"
+    assert may_go_on((ended, stuck, replace(behind, comment="another/finetune/1")))
+    assert may_go_on((stuck, job(JobState.WAITING, "PENDING", id="9", reason="Priority", stage=TUNE)))
+    assert may_go_on((job(JobState.STUCK, "PENDING", reason="JobHeldUser"),)), "somebody may release it"
