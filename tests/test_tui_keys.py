@@ -178,7 +178,7 @@ class TestMonitor:
     async def test_panes_and_zoom(self, place: Place) -> None:
         async with at("monitor-failed", place) as keyboard:
             await keyboard.press("2")
-            await keyboard.sees("DependencyNeverSatisfied")
+            await keyboard.sees("DependencyNever")
             await keyboard.press("3")
             await keyboard.sees("step 400/400")
             await keyboard.press("z")

@@ -166,7 +166,7 @@ class TestMonitor:
     async def test_panes_and_zoom(self, place: Place) -> None:
         async with at("monitor-failed", place) as mouse:
             await mouse.click("2 queue")
-            await mouse.sees("DependencyNeverSatisfied")
+            await mouse.sees("DependencyNever")
             await mouse.click("3 loss")
             await mouse.sees("step 400/400")
             await mouse.click("zoom")
@@ -196,7 +196,7 @@ class TestMonitor:
             await mouse.misses("paused")
             await mouse.click("find")
             await mouse.sees("search the whole log")
-            await mouse.click("Runs")
+            await mouse.click("End search")
             await mouse.misses("search the whole log")
             await mouse.arrives(MonitorScreen)
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.widget import Widget
 
 from llama_tui.backend.place import Place
 from llama_tui.backend.schedulers.base import Job, JobState
+from llama_tui.backend.site import Site
+from llama_tui.backend.stages import Stage
+from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.queue_columns import cut_widths
 from llama_tui.tui.widgets.queue_table import QueueTable
 from llama_tui.tui.widgets.tables import StageTable, SteadyTable
 from llama_tui.tui.words import cut_text
-from tests.pilot import Keyboard, Mouse, painted, until
+from tests.pilot import Keyboard, Mouse, painted, sitting_at, until
 from tests.screens import at_scene
+from tests.test_tui_monitor import app_on, failed_run
+from tests.tiny import set_behaviour, tiny_run, wait_until_runs
 
 at = partial(at_scene, Keyboard)
 
@@ -70,6 +78,96 @@ class TestTables:
             assert table.cursor_row == table.row_count - 1
             await keyboard.press(first)
             assert table.cursor_row == 0
+
+
+class TestZoom:
+    async def test_the_log_has_rows_on_a_tiny_terminal_and_everything_comes_back(self, place: Place) -> None:
+        async with at("monitor-failed", place, (40, 12)) as keyboard:
+            view = keyboard.app.screen.query_one(LogView)
+            assert keyboard.reads("Free space")
+            await keyboard.press("z")
+            await keyboard.sees("RuntimeError", "z Show all", "end zoom", "follow")
+            assert view.scrollable_content_region.height >= 7
+            for hidden in ("Free space", "Rerun (r)", "create_env"):
+                assert not keyboard.reads(hidden)
+            await keyboard.press("z")
+            await keyboard.sees("Free space", "Rerun (r)", "create_env")
+
+    @pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+    async def test_keys_go_to_the_zoomed_pane_and_then_to_where_they_went(
+        self, size: tuple[int, int], place: Place
+    ) -> None:
+        async with at("monitor-failed", place, size) as keyboard:
+            screen = keyboard.app.screen
+            await keyboard.press("z", "pageup", "home")
+            assert keyboard.app.focused is screen.query_one(LogView)
+            await keyboard.sees("--- model_consolidation")
+            await keyboard.press("escape")
+            await keyboard.sees("0 create_env")
+            assert keyboard.app.focused is screen.query_one(StageTable)
+            await keyboard.press("2", "z")
+            await keyboard.sees("DependencyNever")
+            assert not keyboard.reads("0 create_env")
+            assert keyboard.app.focused is screen.query_one(QueueTable)
+
+    async def test_escape_ends_the_search_first_then_the_zoom(self, place: Place) -> None:
+        async with at("monitor-failed", place, (120, 40)) as keyboard:
+            await keyboard.press("z", "slash", *"shard", "enter")
+            await keyboard.sees("'shard'", "esc End search")
+            await keyboard.press("escape")
+            await keyboard.misses("'shard'")
+            assert not keyboard.reads("0 create_env")
+            await keyboard.press("escape")
+            await keyboard.sees("0 create_env", "esc Runs")
+
+    async def test_a_failure_while_zoomed_waits_until_everything_is_shown(
+        self, site: Site, workspace: Path
+    ) -> None:
+        run = tiny_run(site, workspace, finetune="wait")
+        run.submit()
+        wait_until_runs(run, Stage.FINETUNE)
+        async with sitting_at(Keyboard, app_on(run)) as keyboard:
+            await keyboard.sees("this is finetune")
+            await keyboard.press("z")
+            await keyboard.misses("0 create_env")
+            run.cancel()
+            await keyboard.sees("cancelled")
+            assert not keyboard.reads("Rerun (r)")
+            await keyboard.press("z")
+            await keyboard.sees("Rerun (r)")
+
+
+class TestFocus:
+    async def test_the_stages_have_the_cursor_at_the_start(self, place: Place) -> None:
+        assert MonitorScreen.AUTO_FOCUS == "#stages"
+        async with at("monitor-failed", place) as keyboard:
+            assert keyboard.app.focused is keyboard.app.screen.query_one(StageTable)
+
+    @pytest.mark.parametrize(("pane", "kind"), [("", StageTable), ("1", LogView), ("2", QueueTable)])
+    async def test_a_dialog_gives_the_cursor_back(self, pane: str, kind: type[Widget], place: Place) -> None:
+        async with at_scene(Mouse, "monitor-failed", place) as mouse:
+            screen = mouse.app.screen
+            await mouse.pilot.press(*filter(None, [pane]))
+            for words, dialog in (
+                ("Report (k)", Reading),
+                ("Cancel the rest (c)", Confirm),
+                ("script", Reading),
+            ):
+                await mouse.click(words)
+                await mouse.arrives(dialog)
+                await mouse.pilot.press("escape")
+                await mouse.arrives(MonitorScreen)
+                assert mouse.app.focused is screen.query_one(kind), words
+
+    async def test_a_button_that_goes_away_takes_no_cursor_with_it(self, site: Site, workspace: Path) -> None:
+        run = failed_run(site, workspace)
+        set_behaviour(run, Stage.FINETUNE, "wait")
+        async with sitting_at(Mouse, app_on(run)) as mouse:
+            await mouse.click("Rerun (r)")
+            await mouse.misses("Rerun (r)")
+            await mouse.sees("running")
+            assert mouse.app.focused is mouse.app.screen.query_one(StageTable)
+        run.cancel()
 
 
 class _Queue(App[None]):

@@ -14,6 +14,7 @@ from textual.content import Content
 from textual.events import Resize
 from textual.geometry import Size
 from textual.message import Message
+from textual.widget import Widget
 from textual.widgets import Button, DataTable, Footer, Input, Static
 
 from llama_tui.backend.errors import UserError
@@ -38,8 +39,8 @@ from llama_tui.tui.widgets.queue_pane import QueuePane
 from llama_tui.tui.widgets.tables import StageTable
 
 WIDE, HIGH = 132, 32
-# From here on the log has room for its lines beside wider tables.
-BROAD = 190
+# From here on the log has room for its lines beside wider tables; below that, there is none for every word to click.
+BROAD, NARROW = 190, 60
 PANES = ("log", "queue", "loss")
 _FOCUS = {"log": "#log", "queue": "#queue", "loss": "#pane-loss"}
 
@@ -60,7 +61,10 @@ class MonitorScreen(RunScreen):
         run_id: its name; empty for the newest there.
     """
 
+    AUTO_FOCUS = "#stages"
     BINDINGS = [
+        # First in the footer, while it does something.
+        Binding("z", "unzoom", "Show all"),
         Binding("r", "rerun", "Rerun"),
         Binding("t", "other_settings", "Rerun with other settings", show=False),
         Binding("c", "cancel", "Cancel"),
@@ -83,6 +87,9 @@ class MonitorScreen(RunScreen):
         Binding("a", "more", "All of what failed, or two lines", show=False),
         Binding("m", "queue('scope')", "Queue: this run / mine / all", show=False),
         Binding("x", "retry", "Connect now", show=False),
+        # The first of these that there is to do.
+        Binding("escape", "end_search", "End search"),
+        Binding("escape", "unzoom", "Show all"),
         Binding("escape", "leave", "Runs"),
         Binding("q", "app.quit", "Quit"),
     ]
@@ -97,6 +104,8 @@ class MonitorScreen(RunScreen):
         self._stale = False
         self._alarm = ""
         self._diagnosing: set[tuple[Stage, int, StageState]] = set()
+
+        self._before_zoom: Widget | None = None
 
         # Kept, since pieces of the log come on other threads, also while the screen goes away.
         self._log_pane = LogPane(lambda: self.live, id="pane-log")
@@ -119,7 +128,7 @@ class MonitorScreen(RunScreen):
                     yield ActionLabel(
                         "script", self.action_script, "s  the script of this stage", id="do-script"
                     )
-                    yield ActionLabel("zoom", self.action_zoom, "z  the pane alone", id="do-zoom")
+                    yield ActionLabel("zoom", self._zoom_clicked, "z  the pane alone", id="do-zoom")
             queue, loss = QueuePane(lambda: self.live, id="pane-queue"), LossPlot(id="pane-loss")
             for pane in (self._log_pane, queue, loss):
                 yield pane.add_class("pane")
@@ -129,7 +138,6 @@ class MonitorScreen(RunScreen):
         """Begins to look."""
         self._show_title()
         self._activate("log")
-        self.query_one(StageTable).focus()
         self.live.start()
         self.set_interval(1.0, self._tick)
 
@@ -360,6 +368,7 @@ class MonitorScreen(RunScreen):
     def _set_layout(self, size: Size) -> None:
         self.set_class(size.width >= WIDE and size.height >= HIGH, "wide")
         self.set_class(size.width >= BROAD, "broad")
+        self.set_class(size.width < NARROW, "narrow")
 
     def action_pane(self, name: str) -> None:
         """Shows a pane and puts the cursor into it."""
@@ -376,9 +385,13 @@ class MonitorScreen(RunScreen):
         self.query_one(QueuePane).commands[command]()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A slash in the search line is text."""
+        """A slash in the search line is text; only what was begun can be ended."""
         if (action, parameters) == ("log", ("search",)):
             return not isinstance(self.focused, Input)
+        if action == "end_search":
+            return self._log_pane.searching
+        if action in {"zoom", "unzoom"}:
+            return self.has_class("zoomed") == (action == "unzoom")
         return super().check_action(action, parameters)
 
     def action_more(self) -> None:
@@ -386,13 +399,42 @@ class MonitorScreen(RunScreen):
         self.query_one(FailurePanel).toggle()
 
     def action_zoom(self) -> None:
-        """The pane alone, or everything again."""
-        self.toggle_class("zoomed")
-        self.query_one("#do-zoom").set_class(self.has_class("zoomed"), "on")
+        """The pane with the cursor alone, else the one that was chosen."""
+        name = next((one for one in PANES if self._pane(one).has_focus_within), self._active)
+        self._activate(name)
+        self._before_zoom = self.focused
+        self._set_zoomed(True)
+        self.set_focus(self.query_one(_FOCUS[name]))
+
+    def action_unzoom(self) -> None:
+        """Everything again."""
+        self._set_zoomed(False)
+        if self._before_zoom is not None:
+            self.set_focus(self._before_zoom)
+
+    def _set_zoomed(self, zoomed: bool) -> None:
+        self.set_class(zoomed, "zoomed")
+        label = self.query_one("#do-zoom", ActionLabel)
+        label.set_class(zoomed, "on")
+        label.update("end zoom" if zoomed else "zoom")
+        self.refresh_bindings()
+
+    def _zoom_clicked(self) -> None:
+        if self.has_class("zoomed"):
+            self.action_unzoom()
+        else:
+            self.action_zoom()
+
+    def _pane(self, name: str) -> Widget:
+        return self.query_one(f"#pane-{name}")
+
+    @property
+    def _active(self) -> str:
+        return next(name for name in PANES if self._pane(name).has_class("active"))
 
     def _activate(self, name: str) -> None:
         for pane in PANES:
-            self.query_one(f"#pane-{pane}").set_class(pane == name, "active")
+            self._pane(pane).set_class(pane == name, "active")
             self.query_one(f"#tab-{pane}").set_class(pane == name, "on")
 
     # --- actions
@@ -401,13 +443,12 @@ class MonitorScreen(RunScreen):
     async def _button(self, event: Button.Pressed) -> None:
         await self.run_action(f"screen.{event.button.name}")
 
+    def action_end_search(self) -> None:
+        """The log without its search."""
+        self._log_pane.end_search()
+
     def action_leave(self) -> None:
-        """Ends a search, or a zoom, else goes to the list of runs."""
-        if self._log_pane.end_search():
-            return
-        if self.has_class("zoomed"):
-            self.action_zoom()
-            return
+        """To the list of runs."""
         from llama_tui.tui.screens.runs import RunsScreen
 
         self.app.switch_screen(RunsScreen())

@@ -47,19 +47,18 @@ class FailurePanel(Vertical):
         yield Static("", id="failure", markup=False)
         with Horizontal(id="failure-buttons"):
             for action, words in _BUTTONS:
-                yield Button(words, id=f"do-{action.replace('_', '-')}", name=action, compact=True)
-
-    def on_mount(self) -> None:
-        """Nothing is wrong yet."""
-        self.display = False
+                button = Button(words, id=f"do-{action.replace('_', '-')}", name=action, compact=True)
+                # Each has its key: a click leaves the cursor in the stages or the log, where it is needed.
+                button.can_focus = False
+                yield button
 
     def show(self, snapshot: Snapshot, diagnosis: Diagnosis | None) -> None:
         """Says how the run ended; hidden while it goes on."""
         view = snapshot.current
         bad, done = view.state in _BAD, snapshot.state is StageState.DONE
-        self.display = bad or done
+        self.set_class(bad or done, "told")
         self.set_class(bad, "bad")
-        if not self.display:
+        if not (bad or done):
             return
         waiting = any(one.state in {StageState.PENDING, StageState.BLOCKED} for one in snapshot.views)
         alive = {job.id for job in snapshot.jobs or () if not job.state.final}

@@ -76,6 +76,7 @@ class LogPane(Vertical):
         self._hits: list[int] = []
         self._count = 0
         self._at = -1
+        self._typing = False
         self._before_search: Widget | None = None
         self.commands: dict[str, Callable[[], object]] = {
             "older": lambda: self.post_message(self.AttemptChosen(-1)),
@@ -173,6 +174,7 @@ class LogPane(Vertical):
             parts.append("paused")
         self.query_one("#log-title", Static).update(self._title)
         self._tell(" · ".join(parts))
+        self.screen.refresh_bindings()
         self.query_one("#do-follow").set_class(view.following, "on")
         self.query_one("#do-wrap").set_class(view.wrap, "on")
         for name in ("#do-next", "#do-previous"):
@@ -247,7 +249,7 @@ class LogPane(Vertical):
     def search(self) -> None:
         """Shows the search line."""
         line = self.query_one("#search", Input)
-        if not line.display:
+        if not self._typing:
             self._before_search = self.screen.focused
         self._show_line(True)
         # At once: what is typed after the slash is text, not keys of the screen.
@@ -256,24 +258,26 @@ class LogPane(Vertical):
     def find(self) -> None:
         """Shows the search line; where it holds a text already, begins the search for it."""
         line = self.query_one("#search", Input)
-        if line.display and line.value.strip():
+        if self._typing and line.value.strip():
             self._begin(line.value)
         else:
             self.search()
 
-    def end_search(self) -> bool:
-        """Ends a search; False when there was none."""
-        typing = self.query_one("#search", Input).display
-        if not typing and not self._needle:
-            return False
+    @property
+    def searching(self) -> bool:
+        """Whether there is a search to end."""
+        return bool(self._needle) or self._typing
+
+    def end_search(self) -> None:
+        """Forgets what was searched for; a line that was only typed in gives the cursor back."""
+        before = self._before_search if self._typing else None
         self._show_line(False)
         self._forget_hits()
         self._show_title()
-        before = self._before_search if typing else None
         self.screen.set_focus(before if before is not None and before.focusable else self.view)
-        return True
 
     def _show_line(self, shown: bool) -> None:
+        self._typing = shown
         self.query_one("#search").display = shown
         self.query_one("#do-find").set_class(shown, "on")
 

@@ -40,7 +40,7 @@ class QueueTable(SteadyTable):
     """
 
     BINDINGS = [
-        Binding("d", "screen.queue('cancel')", "Cancel this job"),
+        Binding("d", "screen.queue('cancel')", "End job"),
         Binding("v", "screen.queue('columns')", "Columns of the queue", show=False),
         Binding("less_than_sign", "sort(-1)", "Sort by the column before", show=False),
         Binding("greater_than_sign", "sort(1)", "Sort by the column after", show=False),
