@@ -10,7 +10,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from llama_tui.backend.comparison import Comparison, read_comparison
 from llama_tui.backend.comparison_pages import to_html, to_markdown
@@ -26,6 +26,7 @@ from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.dialogs import Reading
 from llama_tui.tui.screens.saving import save_text
 from llama_tui.tui.widgets.answers import MODES, AnswersView
+from llama_tui.tui.widgets.key_bar import KeyBar
 
 # Seconds between looks, only while answers are awaited.
 LOOK_EVERY = 5.0
@@ -65,7 +66,7 @@ class ComparisonScreen(Screen[None]):
         yield Static("… reading", id="held-out", markup=False)
         yield AnswersView(id="answers")
         yield Static("", id="awaited", markup=False)
-        yield Footer(compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Reads the files, and looks again while answers are awaited."""

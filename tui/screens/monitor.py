@@ -15,7 +15,7 @@ from textual.events import Resize
 from textual.geometry import Size
 from textual.message import Message
 from textual.widget import Widget
-from textual.widgets import Button, DataTable, Footer, Input, Static
+from textual.widgets import Button, DataTable, Input, Static
 
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.explain import explain
@@ -33,6 +33,7 @@ from llama_tui.tui.notifying import tell_terminal
 from llama_tui.tui.screens.run_actions import RunScreen
 from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.failure_panel import FailurePanel, needs_explaining
+from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.log_pane import LogPane
 from llama_tui.tui.widgets.loss_plot import LossPlot
 from llama_tui.tui.widgets.queue_pane import QueuePane
@@ -132,7 +133,7 @@ class MonitorScreen(RunScreen):
             queue, loss = QueuePane(lambda: self.live, id="pane-queue"), LossPlot(id="pane-loss")
             for pane in (self._log_pane, queue, loss):
                 yield pane.add_class("pane")
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Begins to look."""

@@ -10,7 +10,7 @@ from textual import work
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.hosts.choose import HostBook
@@ -21,6 +21,7 @@ from llama_tui.backend.runs import open_run
 from llama_tui.backend.site import connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.tables import UP_AND_DOWN
 
 # Characters of a value that are shown at most, and at least however narrow it is; all of it is below the table.
@@ -67,7 +68,7 @@ class RunComparisonScreen(Screen[None]):
         yield Static("… reading", id="two-verdict", markup=False)
         yield TwoTable(id="two", cursor_type="row")
         yield Static("", id="detail", markup=False)
-        yield Footer(compact=True)
+        yield KeyBar()
 
     @property
     def _title(self) -> str:

@@ -15,7 +15,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from llama_tui.backend import places
 from llama_tui.backend.errors import UserError
@@ -31,6 +31,7 @@ from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.dialogs import Confirm, Reading
 from llama_tui.tui.widgets.action_label import ActionLabel
+from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.tables import Cell, SteadyTable
 from llama_tui.tui.words import state_text
 
@@ -92,7 +93,7 @@ class RunsScreen(Screen[None]):
         yield RunTable(id="runs")
         yield Static("", id="detail", markup=False)
         yield Static("", id="note", markup=False)
-        yield Footer(compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Looks at all places."""

@@ -13,7 +13,7 @@ from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.events import DescendantFocus
 from textual.widget import Widget
-from textual.widgets import ContentSwitcher, Footer, Input, Static
+from textual.widgets import ContentSwitcher, Input, Static
 
 from llama_tui.backend import places
 from llama_tui.backend.consequences import layout_lines, training_lines
@@ -54,6 +54,7 @@ from llama_tui.tui.steps.where import WherePane
 from llama_tui.tui.widgets.choice import Choice
 from llama_tui.tui.widgets.fields import FieldRow
 from llama_tui.tui.widgets.host_paths import HostPaths
+from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.rail import RailStep
 
 DRAFT_PAUSE = 0.5
@@ -147,7 +148,7 @@ class WizardScreen(PatientScreen):
                 yield self._make(self._first)
         yield Static("", id="live", markup=False)
         yield Static("", id="help", markup=False)
-        yield Footer()
+        yield KeyBar()
 
     def on_mount(self) -> None:
         """Shows the first step; what takes time comes after it."""
