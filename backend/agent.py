@@ -233,7 +233,7 @@ class Watcher:
         for path in self.paths:
             for file in _files_at(path):
                 try:
-                    state = os.stat(file)
+                    state = _state_of(file) if file == path else os.stat(file)
                 except OSError:
                     continue
                 present[file] = (state.st_ino, state.st_mtime_ns, state.st_size)
@@ -245,6 +245,15 @@ class Watcher:
             changed[file] = None
         self._seen = present
         return changed
+
+
+def _state_of(file: str) -> os.stat_result:
+    """By opening it: of a file that another machine has changed, a network file system may else tell the old state."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        return os.fstat(handle)
+    finally:
+        os.close(handle)
 
 
 def _files_at(path: str) -> List[str]:
