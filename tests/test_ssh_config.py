@@ -190,3 +190,23 @@ def test_a_config_that_includes_itself_ends(tmp_path: Path) -> None:
 def test_importing_the_host_does_not_import_paramiko() -> None:
     code = "import sys, llama_tui.backend.hosts.ssh as s; s.SshHost('x'); sys.exit('paramiko' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+
+
+def test_paramiko_comes_without_what_only_match_exec_needs() -> None:
+    """In a process of its own: here both were imported long ago."""
+    code = (
+        "import sys; from llama_tui.backend.hosts.paramiko_import import import_paramiko; import_paramiko();"
+        "import llama_tui.backend.hosts.ssh_transport; sys.exit('invoke' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), check=False).returncode == 0
+
+
+def test_match_exec_is_run_where_there_is_no_ssh_program(tmp_path: Path) -> None:
+    config = written(tmp_path, "Match exec true\n Port 1\nHost a\n Port 2\n")
+    code = (
+        "import shutil, sys; from pathlib import Path; shutil.which = lambda _: None;"
+        "from llama_tui.backend.hosts.paramiko_import import import_paramiko; import_paramiko();"
+        "from llama_tui.backend.hosts.ssh_config import resolve; print(resolve('a', Path(sys.argv[1])).port)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, config], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llama_tui.backend.errors import HostError
 from llama_tui.backend.hosts.base import Channel
+from llama_tui.backend.hosts.paramiko_import import import_paramiko
 from llama_tui.backend.hosts.ssh_ask import Ask, Nobody, printable
 from llama_tui.backend.hosts.ssh_config import route
 from llama_tui.backend.hosts.ssh_shell import remote_command
@@ -160,6 +161,7 @@ class SshHost:
         return None
 
     def _connect(self) -> Connection:
+        import_paramiko()
         from llama_tui.backend.hosts.ssh_auth import Secrets
         from llama_tui.backend.hosts.ssh_transport import Connection
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llama_tui.backend.hosts.paramiko_import import allow_match_exec
 from llama_tui.backend.hosts.ssh_ask import NeedsYou
 
 _MAX_DEPTH = 16
@@ -66,6 +67,7 @@ def lookup(host: str, config_file: Path | None) -> Mapping[str, Sequence[str]]:
     Raises:
         NeedsYou: a line cannot be parsed.
     """
+    allow_match_exec()
     import paramiko
 
     lines = [line for path in config_files(config_file) for line in [*read_lines(path), "Host *"]]
