@@ -102,7 +102,7 @@ class Keyboard(Person):
         await self.pilot.pause()
 
 
-KEYS = {"slash": "/", "enter": "\r"}
+KEYS = {"slash": "/", "enter": "\r", "space": " "}
 
 
 class Mouse(Person):

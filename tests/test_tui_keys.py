@@ -68,6 +68,33 @@ class TestRuns:
             await keyboard.arrives(RunsScreen)
             await keyboard.sees(DONE, RUNNING, FAILED)
 
+    async def test_what_is_typed_at_once_after_a_key_is_for_the_screen_that_it_opens(
+        self, place: Place
+    ) -> None:
+        async with at("runs", place) as keyboard:
+            await keyboard.types_ahead("n", *"dox")
+            await keyboard.arrives(WizardScreen)
+            await until(
+                keyboard.pilot, lambda: any("Name" in one and "dox" in one for one in keyboard.lines())
+            )
+            await keyboard.press("escape")
+            await keyboard.arrives(RunsScreen)
+            await keyboard.sees(DONE, RUNNING, FAILED)
+            # The keys before it come first: the second run is opened, not the first.
+            await keyboard.types_ahead("down", "d", *"nov")
+            await keyboard.arrives(WizardScreen)
+            await until(
+                keyboard.pilot, lambda: any("Name" in one and "nov" in one for one in keyboard.lines())
+            )
+            wizard = keyboard.app.screen
+            assert isinstance(wizard, WizardScreen)
+            assert wizard.settings.model.model == "meta-llama/Meta-Llama-3-8B-Instruct"
+
+    async def test_two_are_marked_and_compared_in_one_go(self, place: Place) -> None:
+        async with at("runs", place) as keyboard:
+            await keyboard.types_ahead("space", "down", "space", "v")
+            await keyboard.arrives(RunComparisonScreen)
+
     async def test_find(self, place: Place) -> None:
         async with at("runs", place) as keyboard:
             # Faster than the search line comes up: none of it may be taken for a command.

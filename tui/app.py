@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 from textual import events, work
-from textual.app import App, ComposeResult, SystemCommand
+from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Static
@@ -21,6 +21,7 @@ from llama_tui.backend import places
 from llama_tui.backend.plain import printable
 from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.background import in_background
+from llama_tui.tui.key_order import KeysInOrder
 from llama_tui.tui.themes import DEFAULT, PALETTES, TERMINAL_THEMES
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _STYLES = [
 ]
 
 
-class LlamaTui(App[None]):
+class LlamaTui(KeysInOrder):
     """llama-tui on the screen.
 
     The first frame needs nothing but Textual. What a screen needs is loaded behind it; keys wait until it is there.
