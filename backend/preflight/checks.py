@@ -13,6 +13,7 @@ from llama_tui.backend.errors import LinkLost, UserError
 from llama_tui.backend.plain import printable
 from llama_tui.backend.preflight.check import Check, Outcome, Result, warned
 from llama_tui.backend.preflight.data_checks import data_has_fields
+from llama_tui.backend.preflight.device_checks import devices_are_there
 from llama_tui.backend.preflight.facts import Facts
 from llama_tui.backend.preflight.hub_checks import hub_answers, token_is_valid
 from llama_tui.backend.preflight.model_checks import layout_divides, model_can_be_had, template_is_there
@@ -38,6 +39,7 @@ CHECKS: dict[str, Callable[[Facts], Outcome]] = {
     "Slurm": slurm_answers,
     "partition": partition_has_nodes,
     "limits": limits_allow,
+    "devices": devices_are_there,
     "workspace": workspace_is_writable,
     "shared disk": workspace_is_shared,
     "space": workspace_has_space,

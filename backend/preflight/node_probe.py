@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -118,7 +119,7 @@ def _devices(request: dict[str, Any]) -> dict[str, Any]:
         return {"cores": None}
     command = shutil.which(name, path=os.environ.get("PATH", "") + ":/opt/aws/neuron/bin")
     if command is None:
-        return {"missing": name}
+        return {"missing": name, "files": len(glob.glob("/dev/neuron[0-9]*"))}
     done = subprocess.run([command, "-j"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=15)
     said = done.stdout.decode("utf-8", "replace").strip()
     try:

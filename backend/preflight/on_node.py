@@ -8,6 +8,7 @@ from typing import Any
 
 from llama_tui.backend.errors import AgentError, HostError
 from llama_tui.backend.preflight.check import Outcome, failed, passed, skipped, warned
+from llama_tui.backend.preflight.device_checks import devices_outcome
 from llama_tui.backend.preflight.facts import Facts
 from llama_tui.backend.preflight.remote import answer_in, argv, as_job, node_program, sent
 from llama_tui.backend.preflight.software_checks import node_request, python_outcome
@@ -16,6 +17,7 @@ from llama_tui.backend.preflight.software_checks import node_request, python_out
 NODE_PATIENCE = 10
 JOB_PATIENCE = 40.0
 TMP_ROOM = 2e9
+_OTHER_NODES = "set resources.partition, constraint or exclude so that jobs land on nodes with Neuron devices"
 JOB_NAME = "llama-tui-preflight"
 
 
@@ -86,7 +88,7 @@ def _judged(facts: Facts, answer: dict[str, Any], marked: bool) -> list[tuple[st
     return [
         ("node: Python", python_outcome(facts, answer["python"], host)),
         ("node: workspace", _workspace(facts, answer["folder"], host, marked)),
-        ("node: devices", _devices(facts, answer["devices"], host)),
+        ("node: devices", devices_outcome(facts, answer["devices"], host, _OTHER_NODES)),
         ("node: /tmp", _tmp(answer["tmp"], host)),
     ]
 
@@ -103,24 +105,6 @@ def _workspace(facts: Facts, found: dict[str, Any], host: str, marked: bool) -> 
     if found["refused"]:
         return failed(f"{host} cannot write to {place}: {found['refused']}", fix)
     return passed(f"{host} sees {place} and can write to it")
-
-
-def _devices(facts: Facts, found: dict[str, Any], host: str) -> Outcome:
-    processes = facts.settings.resources.processes_per_node
-    fix = "set resources.partition, constraint or exclude so that jobs land on nodes with Neuron devices"
-    if "missing" in found:
-        return failed(f"{host} has no {found['missing']}: is it a node with Neuron devices?", fix)
-    if "said" in found:
-        return failed(f"the device command on {host} said: {found['said']}", fix)
-    if found["cores"] is None:
-        return skipped("the cpu stack has no devices")
-    words = f"{host} has {found['devices']} devices with {found['cores']} Neuron cores"
-    if found["cores"] < processes:
-        return failed(
-            f"{words} for {processes} processes",
-            "lower resources.processes_per_node, or see that none is in use",
-        )
-    return passed(words)
 
 
 def _tmp(found: dict[str, Any], host: str) -> Outcome:

@@ -23,6 +23,7 @@ from llama_tui.backend.stack_file import StackFile
 from tests.preflight.hub_server import HANG, HubServer, Reply
 from tests.preflight.looking import (
     at,
+    fake_program,
     look,
     model_folder,
     settings_with,
@@ -112,6 +113,26 @@ def test_the_nodes_must_see_the_workspace(
     assert found.result is result
     if result is Result.FAIL:
         assert "away-1 does not see" in found.words
+
+
+def test_the_neuron_stack_on_this_machine_needs_its_chips(
+    site: Site, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_with(tmp_path / "ws", stack=Stack.NEURON)
+    found = look(site, settings, "devices")
+    assert found.result is Result.FAIL
+    assert "has no Trainium chips" in found.words
+    assert "without Slurm" in found.fix
+    assert "the cpu stack" in found.fix
+    assert look(site, settings_with(workspace), "devices").result is Result.SKIPPED
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    for devices, expected in ((16, Result.PASS), (1, Result.FAIL)):
+        fake_program(tmp_path / "bin", "neuron-ls", f"echo '{json.dumps([{'nc_count': 2}] * devices)}'")
+        with_chips = at(site, workspace)
+        try:
+            assert look(with_chips, settings, "devices").result is expected
+        finally:
+            with_chips.close()
 
 
 def test_no_python_fits(site: Site, workspace: Path) -> None:

@@ -164,7 +164,7 @@ def test_devices_of_a_node(
 
     missing = devices()
     assert missing.result is Result.FAIL
-    assert "no neuron-ls" in missing.words
+    assert "no Trainium chips" in missing.words
     fake_program(bin_folder, "neuron-ls", f"echo '{json.dumps([{'nc_count': 2}] * 16)}'")
     assert devices().words.endswith("has 16 devices with 32 Neuron cores")
     fake_program(bin_folder, "neuron-ls", f"echo '{json.dumps([{'nc_count': 2}])}'")
