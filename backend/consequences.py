@@ -29,7 +29,7 @@ def training_lines(settings: Settings, found: Estimate | None) -> list[str]:
         return ["… counting optimizer steps", batch]
     steps = found.steps.value
     if steps is None:
-        return [f"optimizer steps: not known yet, {found.steps.basis}", batch]
+        return [f"optimizer steps: {found.steps.basis}", batch]
     return [f"{_steps(settings, found)}; {_warmup(training.warmup_steps, int(steps))}", batch]
 
 

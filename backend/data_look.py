@@ -40,12 +40,16 @@ class DataLook:
     """The first records as chats, and the length of each record read, in characters.
 
     Attributes:
+        source: the data set, as the settings name it.
         whole: whether all records were read, or only the file's beginning.
+        records: how many there are; where not all were read, by the size of those that were.
     """
 
+    source: str
     chats: tuple[tuple[Turn, ...], ...]
     lengths: tuple[int, ...]
     whole: bool
+    records: int
 
 
 def look_at_data(site: Site | None, settings: Settings) -> DataLook:
@@ -61,7 +65,7 @@ def look_at_data(site: Site | None, settings: Settings) -> DataLook:
     source = settings.model.dataset
     if source == SHIPPED_DATASET:
         text = files("llama_tui.templates").joinpath("data/captain-chat.jsonl").read_text(encoding="utf-8")
-        return _look(_rows(text, ".jsonl", whole=True), settings, whole=True)
+        return _look(_rows(text, ".jsonl", whole=True), settings)
     if not source.startswith(("/", "~/")) or source.endswith(".parquet"):
         raise RunError(
             f"{source} can be looked at once it is downloaded",
@@ -73,7 +77,8 @@ def look_at_data(site: Site | None, settings: Settings) -> DataLook:
     piece = site.link.call("read", path=path, offset=0, limit=READ_LIMIT)
     whole = piece["size"] <= READ_LIMIT
     suffix = "." + path.rsplit(".", 1)[-1].lower()
-    return _look(_rows(piece["text"], suffix, whole), settings, whole)
+    read = len(piece["text"].encode("utf-8", "surrogateescape"))
+    return _look(_rows(piece["text"], suffix, whole), settings, 1.0 if whole else read / piece["size"])
 
 
 def _rows(text: str, suffix: str, whole: bool) -> list[dict[str, Any]]:
@@ -102,7 +107,12 @@ def _rows(text: str, suffix: str, whole: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def _look(rows: list[dict[str, Any]], settings: Settings, whole: bool) -> DataLook:
+def _look(rows: list[dict[str, Any]], settings: Settings, share: float = 1.0) -> DataLook:
+    """What the rows show.
+
+    Args:
+        share: of the file, that the rows are.
+    """
     if not rows:
         raise RunError("The data set has no records", "Choose another file.")
     if not _first(rows[0], _INSTRUCTION) or not _first(rows[0], _RESPONSE):
@@ -112,7 +122,7 @@ def _look(rows: list[dict[str, Any]], settings: Settings, whole: bool) -> DataLo
         )
     chats = tuple(_chat(row, settings.inference.system_prompt) for row in rows[:SHOWN])
     lengths = tuple(sum(len(turn.words) for turn in _chat(row, "")) for row in rows)
-    return DataLook(chats, lengths, whole)
+    return DataLook(settings.model.dataset, chats, lengths, share == 1.0, round(len(rows) / share))
 
 
 def _first(row: dict[str, Any], names: tuple[str, ...]) -> str:

@@ -18,7 +18,7 @@ from llama_tui.backend.catalog.machines import Machine
 from llama_tui.backend.catalog.models import Model
 from llama_tui.backend.figures import Figure, Unit, total
 from llama_tui.backend.layout import directory_name
-from llama_tui.backend.lengths import CHARS_PER_TOKEN, Packing, TokenLengths, sequences_of
+from llama_tui.backend.lengths import CHARS_PER_TOKEN, Packing, TokenLengths, sequences_of, why_unknown
 from llama_tui.backend.measured import Measured, sequences_in_step
 from llama_tui.backend.memory import Layout, cpu_memory, layout_of, neuron_memory, replicated_adapter
 from llama_tui.backend.settings import Settings, Stack
@@ -94,7 +94,7 @@ def estimate(
         price: US dollars for one node an hour; 0 for the machine's price in the catalogue.
     """
     packing = _packing(settings, lengths, measured)
-    sequences, text, basis, known = _epoch(packing)
+    sequences, text, basis, known = _epoch(settings, packing)
     steps = _steps(settings, packing)
     computed = _computed(settings, packing, steps)
     record = text / lengths.records if lengths and text else None
@@ -134,9 +134,9 @@ def _packing(settings: Settings, lengths: TokenLengths | None, measured: Measure
     return _Packed(found, f"{lengths.records:,} records to train on, {how}; {lengths.basis}", measured=False)
 
 
-def _epoch(packing: _Packed | None) -> tuple[float | None, float | None, str, bool]:
+def _epoch(settings: Settings, packing: _Packed | None) -> tuple[float | None, float | None, str, bool]:
     if packing is None:
-        return None, None, "the data set's lengths are not known before download_model has run", False
+        return None, None, why_unknown(settings), False
     return packing.packing.sequences, packing.packing.text_tokens, packing.basis, packing.measured
 
 
@@ -146,7 +146,7 @@ def _steps(settings: Settings, packing: _Packed | None) -> Figure:
     if training.max_steps:
         return Figure(training.max_steps, Unit.STEPS, "training.max_steps")
     if packing is None:
-        return Figure(None, Unit.STEPS, _epoch(None)[2])
+        return Figure(None, Unit.STEPS, why_unknown(settings))
     an_epoch = math.ceil(packing.packing.sequences / in_step)
     basis = (
         f"{packing.packing.sequences:,} sequences / {in_step} in a step (batch {training.batch_size} x accumulation "
@@ -165,7 +165,7 @@ def _computed(settings: Settings, packing: _Packed | None, steps: Figure) -> Fig
         )
         return Figure(steps.value * in_step * longest, Unit.TOKENS, basis, steps.measured)
     if packing is None:
-        return Figure(None, Unit.TOKENS, _epoch(None)[2])
+        return Figure(None, Unit.TOKENS, why_unknown(settings))
     mean = packing.packing.text_tokens / packing.packing.sequences
     basis = f"steps x {in_step} sequences x {mean:.0f} tokens of text: padding is not computed on a CPU"
     return Figure(steps.value * in_step * mean, Unit.TOKENS, basis, packing.measured)
@@ -225,7 +225,7 @@ def _disk(
             settings.stack is Stack.CPU,
         ),
         f"models/{directory_name(settings.model.model)}": stored,
-        f"datasets/{directory_name(settings.model.dataset)}": _dataset_bytes(lengths),
+        f"datasets/{directory_name(settings.model.dataset)}": _dataset_bytes(settings, lengths),
         "run/checkpoints": _checkpoint_bytes(settings, model),
         "run/adapter": _adapter_bytes(settings, model),
         "run/merged": weights,
@@ -245,9 +245,9 @@ def _model_bytes(settings: Settings, model: Model | None, measured: Measured | N
     return Figure(model.bytes_on_disk + TOKENIZER, Unit.BYTES, "2 bytes a parameter, and the tokenizer")
 
 
-def _dataset_bytes(lengths: TokenLengths | None) -> Figure:
+def _dataset_bytes(settings: Settings, lengths: TokenLengths | None) -> Figure:
     if lengths is None:
-        return Figure(None, Unit.BYTES, _epoch(None)[2])
+        return Figure(None, Unit.BYTES, why_unknown(settings))
     mean = sum(lengths.sample) / len(lengths.sample)
     return Figure(
         lengths.records * mean * CHARS_PER_TOKEN * 1.1, Unit.BYTES, "its characters, and JSON around them"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from llama_tui.backend.catalog.machines import find_machine
 from llama_tui.backend.catalog.models import find_model
+from llama_tui.backend.data_look import DataLook
 from llama_tui.backend.estimates import Estimate, estimate
-from llama_tui.backend.host_lengths import lengths_of_site
+from llama_tui.backend.host_lengths import lengths_of_look, lengths_of_site
 from llama_tui.backend.layouts import Finding, Severity, layout_findings
 from llama_tui.backend.lengths import lengths_in_advance
 from llama_tui.backend.measured import measured_of
@@ -37,18 +38,21 @@ def _findings(settings: Settings) -> list[Finding]:
     )
 
 
-def foreseen(settings: Settings, site: Site | None, before: str = "") -> Estimate:
+def foreseen(
+    settings: Settings, site: Site | None, before: str = "", *, look: DataLook | None = None
+) -> Estimate:
     """What the run will take: from earlier runs where a site is connected, else from formulas. Blocks for a moment.
 
     Args:
         before: a run that is not looked at: what would have been foreseen before it.
+        look: at the data set, where there was one.
 
     Raises:
         LinkLost: the connection ended.
     """
     model = find_model(settings.model.model)
     measured = measured_of(site).without(before) if site is not None else None
-    lengths = lengths_in_advance(settings, model)
+    lengths = lengths_in_advance(settings, model) or lengths_of_look(look, settings, model)
     if site is not None:
         lengths = lengths_of_site(site, settings, model, measured)
     machine = find_machine(settings.resources.machine)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from llama_tui.backend.catalog.models import Model
-from llama_tui.backend.errors import AgentError
+from llama_tui.backend.data_look import READ_LIMIT, DataLook, look_at_data
+from llama_tui.backend.errors import AgentError, RunError
 from llama_tui.backend.lengths import (
     TokenLengths,
     lengths_in_advance,
+    lengths_of_counts,
     lengths_of_report,
     lengths_of_text,
     without_held_out,
@@ -40,10 +42,28 @@ def lengths_of_site(
     found = _of_file(site, train, settings, model)
     if found is not None:
         return found
-    source = settings.model.dataset
-    if source.startswith("/") and source.lower().endswith((".jsonl", ".json")):
-        return without_held_out(_of_file(site, source, settings, model), settings.model.held_out)
+    if settings.model.dataset.startswith(("/", "~/")):
+        return lengths_of_look(_looked(site, settings), settings, model)
     return lengths_in_advance(settings, model)
+
+
+def lengths_of_look(look: DataLook | None, settings: Settings, model: Model | None) -> TokenLengths | None:
+    """By the characters of the records that were looked at; None where the look was at another data set."""
+    if look is None or look.source != settings.model.dataset:
+        return None
+    name = look.source.rsplit("/", 1)[-1]
+    found = lengths_of_counts(look.lengths, settings, model, name)
+    if found is not None and not look.whole:
+        basis = f"{READ_LIMIT / 1e6:.1f} MB read of about {look.records:,} records: {found.basis}"
+        found = TokenLengths(found.sample, look.records, basis)
+    return without_held_out(found, settings.model.held_out)
+
+
+def _looked(site: Site, settings: Settings) -> DataLook | None:
+    try:
+        return look_at_data(site, settings)
+    except (RunError, AgentError):
+        return None
 
 
 def _of_file(site: Site, path: str, settings: Settings, model: Model | None) -> TokenLengths | None:

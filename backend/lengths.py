@@ -107,19 +107,27 @@ def lengths_by_characters(
         records: with dolly's fields, or others' names for them. All of them are trained on: leave out what is held out.
         of: what they are records of, for the basis.
     """
-    extra = template_of(settings, model)
-    sample = []
+    counts = []
     for record in records:
         texts = _fields(record)
         if texts["instruction"].strip() and texts["response"].strip():
-            sample.append(round(sum(map(len, texts.values())) / CHARS_PER_TOKEN) + extra)
-    if not sample:
+            counts.append(sum(map(len, texts.values())))
+    return lengths_of_counts(counts, settings, model, of)
+
+
+def lengths_of_counts(
+    characters: Sequence[int], settings: Settings, model: Model | None, of: str
+) -> TokenLengths | None:
+    """Lengths estimated from each record's characters; None where there is no record."""
+    if not characters:
         return None
+    extra = template_of(settings, model)
+    sample = tuple(round(count / CHARS_PER_TOKEN) + extra for count in characters)
     basis = (
         f"{len(sample)} records of {of}, {CHARS_PER_TOKEN} characters a token (measured with SmolLM2's tokenizer on dolly) "
         f"and {extra} tokens of template and system prompt each"
     )
-    return TokenLengths(tuple(sample), len(sample), basis)
+    return TokenLengths(sample, len(sample), basis)
 
 
 def _fields(record: Mapping[str, Any]) -> dict[str, str]:
@@ -178,3 +186,11 @@ def without_held_out(lengths: TokenLengths | None, held_out: int) -> TokenLength
     if lengths is None or lengths.records <= held_out:
         return None
     return TokenLengths(lengths.sample, lengths.records - held_out, lengths.basis, lengths.exact)
+
+
+def why_unknown(settings: Settings) -> str:
+    """When the lengths of a data set that nobody knows will be known."""
+    source = settings.model.dataset
+    if source.startswith(("/", "~/")) and not source.endswith(".parquet"):
+        return "known after the look at the data set (Ctrl+D in the wizard)"
+    return f"known once download_model has had {source}"

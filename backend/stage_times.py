@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from llama_tui.backend.catalog.machines import Machine
 from llama_tui.backend.catalog.models import Model
 from llama_tui.backend.figures import Figure, Unit
+from llama_tui.backend.lengths import why_unknown
 from llama_tui.backend.measured import Measured
 from llama_tui.backend.settings import Settings, Stack
 from llama_tui.backend.stages import STAGES, Stage
@@ -104,7 +105,7 @@ def _model_unknown(work: Work) -> Figure:
 
 def _training(work: Work) -> Figure:
     if work.tokens is None:
-        return _unknown("the data set's lengths are not known before download_model has run")
+        return _unknown(why_unknown(work.settings))
     speed = work.measured.speed(work.settings) if work.measured else None
     if speed is not None:
         seconds = work.tokens / speed.tokens + speed.startup

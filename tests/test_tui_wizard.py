@@ -265,6 +265,34 @@ class TestWhatFollows:
             assert mark(app, "training.warmup_steps") == "follows from Steps at most"
             await until(pilot, lambda: "warm-up 5 (10%)" in text_of(app, "#live"))
 
+    async def test_steps_of_a_file_on_the_host_are_counted_from_its_records(self, tmp_path: Path) -> None:
+        file = tmp_path / "own data.jsonl"
+        file.write_text('{"instruction": "how long?", "response": "so long"}\n' * 800)
+        async with asked(defaults(Stack.NEURON), (140, 50)) as (app, pilot):
+            await go(pilot, "model")
+            await answer(pilot, "model.dataset", str(file))
+            await go(pilot, "lora")
+            await until(pilot, lambda: "optimizer steps (1 x" in text_of(app, "#live"))
+            await answer(pilot, "training.epochs", "100")
+            await until(pilot, lambda: "optimizer steps (100 x" in text_of(app, "#live"))
+
+    @pytest.mark.parametrize(
+        ("dataset", "words"),
+        [
+            ("/fsx/you/data.jsonl", "optimizer steps: known after the look at the data set (Ctrl+D"),
+            ("org/other", "optimizer steps: known once download_model has had org/other"),
+        ],
+    )
+    async def test_steps_that_nobody_knows_yet_are_said_to_be_so(
+        self, dataset: str, words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.connect", unreachable)
+        async with asked(defaults(Stack.NEURON), (140, 50)) as (app, pilot):
+            await go(pilot, "model")
+            await answer(pilot, "model.dataset", dataset)
+            await go(pilot, "lora")
+            await until(pilot, lambda: text_of(app, "#live").startswith(words))
+
     async def test_another_stack_marks_what_changed_with_it(self) -> None:
         async with asked(defaults(Stack.NEURON), (140, 50)) as (app, pilot):
             await choose(pilot, "stack", "cpu")

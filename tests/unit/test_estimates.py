@@ -122,7 +122,7 @@ def test_without_lengths_nothing_is_invented() -> None:
     found = of_the_recipe(neuron(), None)
     for figure in (found.steps, found.sequences, found.stages[Stage.FINETUNE], found.time, found.cost):
         assert figure.value is None
-    assert "before download_model has run" in found.steps.basis
+    assert "once download_model has had" in found.steps.basis
     assert found.memory.value is not None
 
 

@@ -17,7 +17,7 @@ from textual.widgets import ContentSwitcher, Input, Static
 
 from llama_tui.backend import places
 from llama_tui.backend.consequences import layout_lines, training_lines
-from llama_tui.backend.data_look import look_at_data, look_text
+from llama_tui.backend.data_look import DataLook, look_at_data, look_text
 from llama_tui.backend.draft import draft_at, draft_typed, load_draft, save_draft
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.foresight import foreseen, warnings
@@ -110,6 +110,8 @@ class WizardScreen(PatientScreen):
         self._launching = False
         self._launched = False
         self._changes = False
+        # By data set; None for one that cannot be read.
+        self._looks: dict[str, DataLook | None] = {}
         # What the last look at the host found that would stop the run.
         self._failed: list[Check] = []
         self._rows: list[FieldRow] = []
@@ -296,8 +298,20 @@ class WizardScreen(PatientScreen):
         if self._step is RESOURCES:
             live.update("\n".join(layout_lines(settings)))
         elif self._step is LORA:
-            found = await in_background(lambda: foreseen(settings, None))
+            look = await self._look_of(settings)
+            found = await in_background(lambda: foreseen(settings, None, look=look))
             live.update("\n".join(training_lines(settings, found)))
+
+    async def _look_of(self, settings: Settings) -> DataLook | None:
+        """The look at the data set: the one before, else a first one where it is a file on the connected host."""
+        source, site = settings.model.dataset, self._site
+        if source not in self._looks and site is not None and source.startswith(("/", "~/")):
+            try:
+                self._looks[source] = await in_background(lambda: look_at_data(site, settings))
+            except UserError:
+                # Ctrl+D tells why.
+                self._looks[source] = None
+        return self._looks.get(source)
 
     @on(DescendantFocus)
     def _show_help(self, event: DescendantFocus) -> None:
@@ -323,12 +337,15 @@ class WizardScreen(PatientScreen):
             self._site = await in_background(lambda: connect(place, hosts))
         except UserError:
             self._site = None
+            return
+        self._show_live()
 
     @work(exclusive=True, group="inspect", exit_on_error=False)
     async def _inspect(self, pane: ReviewPane) -> None:
         """What the run will take, then whether the host has all that it needs."""
         settings, self._failed = self.settings, []
-        pane.show_estimate(await in_background(lambda: foreseen(settings, None)))
+        look = self._looks.get(settings.model.dataset)
+        pane.show_estimate(await in_background(lambda: foreseen(settings, None, look=look)))
         await self._reach(places.place_of(settings)).wait()
         site = self._site
         if site is None:
@@ -367,6 +384,8 @@ class WizardScreen(PatientScreen):
         except UserError as error:
             self.notify(f"{error.message}. {error.hint}", severity="warning", markup=False)
             return
+        self._looks[settings.model.dataset] = look
+        self._show_live()
         self.app.push_screen(Reading(settings.model.dataset, printable(look_text(look))))
 
     @work(exclusive=True, group="draft", exit_on_error=False)
