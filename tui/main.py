@@ -20,10 +20,15 @@ def open_ui(request: UiRequest) -> None:
 def main() -> None:
     """The console script's entry. What it writes is for its user alone, whatever the shell's umask."""
     os.umask(0o077)
-    if len(sys.argv) == 1:
-        # The screen without the commands, which take as long to load as its first frame.
-        open_ui(UiRequest())
-        return
-    from llama_tui.backend.cli.main import cli
+    if len(sys.argv) > 1:
+        from llama_tui.backend.cli.main import cli
 
-    cli(obj=open_ui)
+        cli(obj=open_ui)
+        return
+    # Without the commands, which take as long to load as the screen's first frame.
+    try:
+        open_ui(UiRequest())
+    except KeyboardInterrupt:
+        from llama_tui.backend.cli.common import interrupted
+
+        sys.exit(interrupted())

@@ -50,8 +50,13 @@ class Commands(click.Group):
                 click.echo(error.hint, err=True)
             ctx.exit(_code_of(error))
         except KeyboardInterrupt:
-            click.echo("\nStopped. What was submitted goes on.", err=True)
-            ctx.exit(ExitCode.INTERRUPTED)
+            ctx.exit(interrupted())
+
+
+def interrupted() -> ExitCode:
+    """Says what Ctrl-C did and did not do; gives the exit code."""
+    click.echo("\nStopped. What was submitted goes on.", err=True)
+    return ExitCode.INTERRUPTED
 
 
 def _code_of(error: UserError) -> ExitCode:
