@@ -18,6 +18,10 @@ from textual.widgets import Input
 
 from llama_tui.backend.cli.main import cli
 from llama_tui.backend.colleague_report import colleague_report
+from llama_tui.backend.hosts.openssh import OpenSshHost
+from llama_tui.backend.hosts.proxy import ProxyCommand
+from llama_tui.backend.hosts.ssh_ask import NeedsYou
+from llama_tui.backend.hosts.ssh_config import resolve
 from llama_tui.backend.runs import Run
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
@@ -187,6 +191,29 @@ def test_a_caller_without_a_umask_still_makes_nothing_for_others(site: Site, wor
     assert open_to_others(workspace) == []
     assert open_to_others(Path.home()) == []
     assert (workspace / ".secret/hf_token").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_no_program_that_we_start_here_gets_the_caller_s_token(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ssh may send its environment on, and a proxy's command is somebody else's script."""
+    seen = tmp_path / "seen"
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(f'#!/bin/sh\nenv >>"{seen}"; exit 1\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ssh.parent), prepend=os.pathsep)
+    monkeypatch.setenv(variable, TOKEN)
+    OpenSshHost("host").start("true").read(1)
+    with pytest.raises(NeedsYou):
+        resolve("host")
+    proxy = ProxyCommand(f"sh -c 'env >>{seen}'")
+    while proxy.recv(100):
+        pass
+    told = seen.read_text()
+    assert told.count(f"PATH={ssh.parent}") == 3
+    assert TOKEN not in told
 
 
 def test_files_for_a_person_are_theirs_alone(tmp_path: Path) -> None:

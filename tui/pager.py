@@ -10,6 +10,8 @@ from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
+from llama_tui.backend.hosts.environment import child_environment
+
 
 def pager_command(path: str) -> list[str] | None:
     """The command of $PAGER, else less or more; None where there is none."""
@@ -31,7 +33,7 @@ def show_in_pager(app: App[Any], path: str) -> str:
         return "There is no pager here: set $PAGER"
     try:
         with app.suspend():
-            subprocess.run(argv, check=False, env={**os.environ, "LESSSECURE": "1"})
+            subprocess.run(argv, check=False, env={**child_environment(), "LESSSECURE": "1"})
     except SuspendNotSupported:
         return "A pager cannot take over this terminal"
     except OSError as error:

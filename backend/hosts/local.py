@@ -9,10 +9,9 @@ import threading
 
 from llama_tui.backend.errors import HostError
 from llama_tui.backend.hosts.base import Channel
+from llama_tui.backend.hosts.environment import child_environment
 
 _STDERR_LINES = 50
-# The hub's token comes from its file on the host, never from the caller's environment.
-_KEPT_BACK = frozenset({"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"})
 
 
 class LocalChannel:
@@ -59,7 +58,7 @@ class LocalHost:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={name: value for name, value in os.environ.items() if name not in _KEPT_BACK},
+                env=child_environment(),
                 # Ctrl-C in the terminal is for the UI, not for the agent behind it.
                 start_new_session=True,
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llama_tui.backend.errors import HostError
 from llama_tui.backend.hosts.base import Channel
+from llama_tui.backend.hosts.environment import child_environment
 from llama_tui.backend.hosts.local import LocalChannel
 from llama_tui.backend.hosts.ssh_ask import NeedsYou
 from llama_tui.backend.hosts.ssh_shell import remote_command
@@ -40,6 +41,7 @@ class OpenSshHost:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                env=child_environment(),
                 start_new_session=True,
             )
         except OSError as error:

@@ -17,6 +17,7 @@ import time
 from typing import Protocol
 
 from llama_tui.backend.errors import HostError
+from llama_tui.backend.hosts.environment import child_environment
 from llama_tui.backend.hosts.ssh_ask import NeedsYou, printable
 from llama_tui.backend.hosts.ssh_config import HostConfig
 
@@ -180,6 +181,7 @@ class ProxyCommand:
                 stdin=stdin.fileno(),
                 stdout=stdout.fileno(),
                 stderr=subprocess.PIPE,
+                env=child_environment(),
                 start_new_session=True,
             )
         except OSError as error:

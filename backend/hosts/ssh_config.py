@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from llama_tui.backend.hosts.environment import child_environment
 from llama_tui.backend.hosts.ssh_ask import NeedsYou
 from llama_tui.backend.hosts.ssh_config_file import config_files, lookup, read_lines, split_words
 
@@ -149,7 +150,13 @@ def _ask_openssh(alias: str, config_file: Path | None, user: str | None, port: i
     argv += [*(["-l", user] if user else []), *(["-p", str(port)] if port else []), alias]
     try:
         done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=child_environment(),
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NeedsYou(f"`{' '.join(argv)}` did not answer: {error}", "Try it by hand.") from None

@@ -184,7 +184,8 @@ def run(job: Job, turn: int) -> None:
 def start(job: Job, turn: int) -> Optional["subprocess.Popen[bytes]"]:
     """The job's script as a process; None when its log cannot be written."""
     environment = dict(os.environ, DIRECT_JOB_ID=job["id"], DIRECT_JOB_COMMENT=job["comment"])
-    environment.pop("HF_TOKEN", None)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        environment.pop(name, None)
     try:
         with open(job["output"], "ab") as log:
             return subprocess.Popen(
