@@ -20,16 +20,18 @@ from llama_tui.backend.more_prompts import Asked, Questions, ask_more, asked_lat
 from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
 from llama_tui.backend.runs import Run
+from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.dialogs import Reading
 from llama_tui.tui.screens.saving import save_text
-from llama_tui.tui.widgets.answers import MODES, AnswersView
+from llama_tui.tui.widgets.answers import MODES, AnswersView, asked_words
 from llama_tui.tui.widgets.key_bar import KeyBar
 
 # Seconds between looks, only while answers are awaited.
 LOOK_EVERY = 5.0
+_TITLE = "Base and fine-tuned"
 Page = Callable[[Sequence[Comparison], str], str]
 
 
@@ -54,6 +56,7 @@ class ComparisonScreen(Screen[None]):
         self._run_id = run_id
         self._comparison: Comparison | None = None
         self._later: list[Asked] = []
+        self._awaited: set[int] = set()
         self._mode = MODES[0]
         self._settings: Questions | None = None
 
@@ -62,7 +65,7 @@ class ComparisonScreen(Screen[None]):
         return KeptRun(self._place, self._run_id, hosts_of(self.app))
 
     def compose(self) -> ComposeResult:
-        yield Static(printable(f"Base and fine-tuned  ·  {self._run_id}"), id="title", markup=False)
+        yield Static(printable(f"{_TITLE}  ·  {self._run_id}"), id="title", markup=False)
         yield Static("… reading", id="held-out", markup=False)
         yield AnswersView(id="answers")
         yield Static("", id="awaited", markup=False)
@@ -97,15 +100,27 @@ class ComparisonScreen(Screen[None]):
         self._comparison, self._later, problem = found
         self._tell_header(problem if self._comparison is None else _header(self._comparison))
         await self._show()
+        active = {one.number for one in self._later if one.state.active}
+        self._tell_ends([one for one in self._later if one.number in self._awaited - active])
+        self._awaited = active
+
+    def _tell_ends(self, ended: Sequence[Asked]) -> None:
+        """What was awaited is there, or will not come: it is said, and shown."""
+        for one in ended:
+            if one.comparison is not None:
+                self.notify(printable(f"Answered: {asked_words(one)}."), markup=False)
+            else:
+                words = printable(f"Not answered ({one.reason or one.state}): {asked_words(one)}.")
+                self.notify(words, severity="error", timeout=15, markup=False)
+        if ended:
+            self.query_one(AnswersView).go_to_asked(ended[-1].number)
 
     async def _show(self) -> None:
         await self.query_one(AnswersView).show(self._comparison, self._later, self._mode)
         awaited = [asked for asked in self._later if asked.state.active]
         line = self.query_one("#awaited", Static)
         line.display = bool(awaited)
-        line.update(
-            "  ".join(printable(f"… {one.number}: {one.state} {one.job_id} {one.reason}") for one in awaited)
-        )
+        line.update("\n".join(printable(_awaited_words(one)) for one in awaited))
 
     def _tell_header(self, words: str) -> None:
         self.query_one("#held-out", Static).update(printable(words.strip()))
@@ -118,6 +133,8 @@ class ComparisonScreen(Screen[None]):
         """Greedy answers, sampled ones, or both."""
         self._mode = MODES[(MODES.index(self._mode) + 1) % len(MODES)]
         self.notify(f"Answers shown: {self._mode}.", timeout=2)
+        only = "" if self._mode == MODES[0] else f"  ·  {self._mode} answers only"
+        self.query_one("#title", Static).update(printable(f"{_TITLE}  ·  {self._run_id}{only}"))
         await self._show()
 
     @work(exclusive=True, group="ask", exit_on_error=False)
@@ -131,12 +148,12 @@ class ComparisonScreen(Screen[None]):
             if asked is None:
                 return
             self._settings = asked
-            self.notify("…", timeout=1)
-            number = await in_background(lambda: self._run.do(lambda run: ask_more(run, asked)))
+            self.notify("The scheduler is being asked …", timeout=2)
+            self._awaited.add(await in_background(lambda: self._run.do(lambda run: ask_more(run, asked))))
         except UserError as error:
             self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
             return
-        self.notify(f"Asked ({number}). The answers are shown here when they are there.")
+        self.notify("Asked. The answers are shown here when they are there.")
         self._load()
 
     @work(exclusive=True, group="save", exit_on_error=False)
@@ -166,6 +183,18 @@ def _read(run: Run) -> tuple[Comparison | None, list[Asked], str]:
         return comparison, asked_later(run), problem
     except SchedulerError as error:
         return comparison, [], f"{problem} {error.message}"
+
+
+def _awaited_words(asked: Asked) -> str:
+    """What a question waits for, in one line."""
+    words = {
+        StageState.RUNNING: "being answered",
+        StageState.PENDING: "its job waits",
+        StageState.SUBMITTING: "being handed to the scheduler",
+    }
+    facts = [f"job {asked.job_id}" if asked.job_id else "", asked.reason]
+    known = ", ".join(filter(None, facts))
+    return f"… {words.get(asked.state, 'not answered yet')}{f' ({known})' if known else ''}: {asked_words(asked)}"
 
 
 def _first_questions(run: Run) -> Questions:

@@ -88,7 +88,7 @@ class RunScreen(Screen[None]):
 
     @work(exclusive=True, group="do", exit_on_error=False)
     async def _do(self, done: str, action: Callable[[Run], object]) -> None:
-        self.notify("…", timeout=1)
+        self.notify("The scheduler is being asked …", timeout=2)
         try:
             await in_background(lambda: self.live.do(action))
         except UserError as error:

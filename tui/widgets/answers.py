@@ -14,10 +14,13 @@ from llama_tui.backend.more_prompts import Asked
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import MARKS
 from llama_tui.backend.word_diff import Piece, WordDiff, word_diff
+from llama_tui.tui.words import cut_text
 
 MODES = ("both", "greedy", "sampled")
 # Where less than this part of the words is shared, underlining nearly everything would show nothing.
 LITTLE_SHARED = 0.15
+# Of a prompt, so much is shown where it is only named.
+LONGEST_PROMPT = 32
 
 
 class AnswersView(VerticalScroll):
@@ -39,7 +42,10 @@ class AnswersView(VerticalScroll):
             widgets += [Static(_facts(comparison), classes="facts", markup=False)]
             widgets += _pairs(comparison, mode)
         for asked in later:
-            widgets += [Static(_asked_title(asked), classes="asked-title", markup=False)]
+            title = Static(
+                _asked_title(asked), classes="asked-title", markup=False, id=f"asked-{asked.number}"
+            )
+            widgets.append(title)
             if asked.comparison is not None:
                 widgets += _pairs(asked.comparison, mode)
             else:
@@ -49,12 +55,24 @@ class AnswersView(VerticalScroll):
             await self.mount_all(widgets)
         self.call_after_refresh(self.scroll_to, y=at, animate=False)
 
+    def go_to_asked(self, number: int) -> None:
+        """To what was asked later under that number, as soon as it is laid out."""
+        title = self.query_one(f"#asked-{number}")
+        self.call_after_refresh(self.scroll_to_widget, title, top=True, animate=False)
+
     def go(self, by: int) -> None:
         """To the next prompt (1) or the one before (-1)."""
         top = self.scroll_offset.y
         tops = [question.virtual_region.y for question in self.query(".question")]
         ahead = [y for y in tops if y > top] if by > 0 else [y for y in reversed(tops) if y < top]
         self.scroll_to(y=ahead[0] if ahead else (self.max_scroll_y if by > 0 else 0), animate=False)
+
+
+def asked_words(asked: Asked) -> str:
+    """The first of the prompts, and how many more there are."""
+    first = cut_text(" ".join(asked.prompts[0].split()), LONGEST_PROMPT) if asked.prompts else "a prompt"
+    more = len(asked.prompts) - 1
+    return f"“{first}”" + (f" and {more} more" if more > 0 else "")
 
 
 def _facts(comparison: Comparison) -> str:
@@ -87,7 +105,8 @@ def _pair(pair: Pair) -> tuple[Widget, Widget]:
     if pair.identical:
         words = "⚠ the two answers are the same"
     else:
-        words = f"{difference.shared:.0%} of the words shared"
+        few = ": not underlined" if difference.shared < LITTLE_SHARED else ""
+        words = f"{difference.shared:.0%} of the words shared{few}"
     question = Static(printable(f"{pair.user}  ({pair.mode} · {words})"), classes="question", markup=False)
     if pair.system:
         question.tooltip = printable(f"System prompt: {pair.system}").replace("[", r"\[")
