@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 SCOPES = ("run", "mine", "all")
 _WORDS = {"run": "this run", "mine": "mine", "all": "everybody's"}
 # Seconds; both are asked only while somebody can see the answer, and something goes on.
-EVERYONE_PERIOD, NODES_PERIOD = 15.0, 120.0
+EVERYONE_PERIOD, NODES_PERIOD = 20.0, 120.0
 _NEVER = float("-inf")
 _AS_OF = (
     "Nothing goes on, so the scheduler is not asked any more. It is asked again when something happens in this run, "
