@@ -157,15 +157,11 @@ class LlamaTui(KeysInOrder):
         """Every action of the screen is in the palette, beside Textual's own."""
         # Textual's own panel of keys cannot be scrolled without a mouse.
         yield from (one for one in super().get_system_commands(screen) if one.title != "Keys")
-        for key, active in screen.active_bindings.items():
-            binding = active.binding
-            if binding.description and not binding.system:
-                action = binding.action
-                yield SystemCommand(
-                    f"{binding.description} ({key})",
-                    binding.tooltip or binding.action,
-                    lambda action=action, node=active.node: self.run_action(action, node),
-                )
+        from llama_tui.tui.screens.keys import own_actions
+
+        for one in own_actions(screen):
+            act = partial(self.run_action, one.action, one.node)
+            yield SystemCommand(f"{one.words} ({one.keys})", one.more, act)
 
     def action_show_keys(self) -> None:
         """Shows the keys of this screen."""

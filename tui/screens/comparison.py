@@ -39,12 +39,12 @@ class ComparisonScreen(Screen[None]):
     """Shows comparison.json of a run, and the answers to prompts asked later."""
 
     BINDINGS = [
-        Binding("a", "ask", "Ask more"),
-        Binding("n", "go(1)", "Next"),
-        Binding("p", "go(-1)", "Prev"),
-        Binding("g", "mode", "Mode"),
-        Binding("m", "save('md')", "Markdown"),
-        Binding("h", "save('html')", "HTML"),
+        Binding("a", "ask", "Ask more", tooltip="Ask both models more"),
+        Binding("n", "go(1)", "Next", tooltip="The next prompt"),
+        Binding("p", "go(-1)", "Prev", tooltip="The prompt before"),
+        Binding("g", "mode", "Mode", tooltip="Greedy answers, sampled ones, or both"),
+        Binding("m", "save('md')", "Markdown", tooltip="Save all of it as Markdown"),
+        Binding("h", "save('html')", "HTML", tooltip="Save all of it as one HTML file"),
         Binding("r", "reload", "Look again", show=False),
         Binding("escape,o", "app.pop_screen", "Back"),
         Binding("q", "app.quit", "Quit", show=False),

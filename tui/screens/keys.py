@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from textual.binding import ActiveBinding, Binding
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from llama_tui.tui.screens.dialogs import Reading
@@ -37,6 +40,44 @@ def keys_text(screen: Screen[object]) -> str:
         before = rank
         lines.append(f"{' '.join(dict.fromkeys(names)):>{width}}  {description}")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class OwnAction:
+    """Something that a screen or a widget of ours can do now.
+
+    Attributes:
+        more: what its few words leave out; may be empty.
+        keys: as people write them.
+    """
+
+    words: str
+    more: str
+    keys: str
+    action: str
+    node: DOMNode
+
+
+def own_actions(screen: Screen[object]) -> list[OwnAction]:
+    """What the screen, the app, and that where the cursor is can do; not how one moves in Textual's own widgets."""
+    found: dict[tuple[str, str], tuple[ActiveBinding, list[str]]] = {}
+    for active in screen.active_bindings.values():
+        binding = active.binding
+        if binding.description and not binding.action.endswith("quit") and _is_ours(active):
+            keys = found.setdefault((binding.action, binding.description), (active, []))[1]
+            keys.append(screen.app.get_key_display(binding))
+    return [
+        OwnAction(words, active.tooltip, " ".join(dict.fromkeys(keys)), action, active.node)
+        for (action, words), (active, keys) in found.items()
+    ]
+
+
+def _is_ours(active: ActiveBinding) -> bool:
+    """Whether a class of ours declares it: Textual has a command of its own to quit, and what its widgets do is known."""
+    given = active.binding.key, active.binding.action
+    ours = (cls for cls in type(active.node).__mro__ if cls.__module__.startswith("llama_tui."))
+    declared = (Binding.make_bindings(cls.__dict__.get("BINDINGS", ())) for cls in ours)
+    return any(given == (one.key, one.action) for bindings in declared for one in bindings)
 
 
 def _rank(active: ActiveBinding, screen: Screen[object]) -> int:
