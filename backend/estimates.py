@@ -21,6 +21,7 @@ from llama_tui.backend.layout import directory_name
 from llama_tui.backend.lengths import CHARS_PER_TOKEN, Packing, TokenLengths, sequences_of, why_unknown
 from llama_tui.backend.measured import Measured, sequences_in_step
 from llama_tui.backend.memory import Layout, cpu_memory, layout_of, neuron_memory, replicated_adapter
+from llama_tui.backend.plain import count_of
 from llama_tui.backend.settings import Settings, Stack
 from llama_tui.backend.stage_times import Work, stage_times
 from llama_tui.backend.stages import Stage
@@ -150,7 +151,7 @@ def _steps(settings: Settings, packing: _Packed | None) -> Figure:
     an_epoch = math.ceil(packing.packing.sequences / in_step)
     basis = (
         f"{packing.packing.sequences:,} sequences / {in_step} in a step (batch {training.batch_size} x accumulation "
-        f"{training.gradient_accumulation} x data-parallel copies) x {training.epochs:g} epochs"
+        f"{training.gradient_accumulation} x data-parallel copies) x {count_of(training.epochs, 'epoch')}"
     )
     return Figure(math.ceil(training.epochs * an_epoch), Unit.STEPS, basis, packing.measured)
 

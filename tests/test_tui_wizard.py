@@ -286,7 +286,7 @@ class TestWhatFollows:
     async def test_steps_that_nobody_knows_yet_are_said_to_be_so(
         self, dataset: str, words: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("llama_tui.tui.screens.wizard.connect", unreachable)
+        monkeypatch.setattr("llama_tui.tui.steps.host_sight.connect", unreachable)
         async with asked(defaults(Stack.NEURON), (140, 50)) as (app, pilot):
             await go(pilot, "model")
             await answer(pilot, "model.dataset", dataset)
@@ -405,7 +405,7 @@ class TestEnter:
         monkeypatch.setattr(
             "llama_tui.tui.steps.where._look", lambda *_: answered.wait(60) and "you@head, Slurm"
         )
-        monkeypatch.setattr("llama_tui.tui.screens.wizard.connect", unreachable)
+        monkeypatch.setattr("llama_tui.tui.steps.host_sight.connect", unreachable)
         async with sitting_at(Keyboard, LlamaTui(UiRequest())) as keyboard:
             await keyboard.sees("▸ 1 Where")
             await keyboard.press("enter", "enter")
@@ -491,6 +491,32 @@ class TestBeforeTheLaunch:
             await keyboard.arrives(Confirm)
             await keyboard.press("y")
             await keyboard.arrives(MonitorScreen)
+
+    @pytest.mark.usefixtures("nothing_runs")
+    async def test_the_launch_waits_for_the_look_at_the_host(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looked = threading.Event()
+        found = [Check("space", Found.FAIL, "the disk is full")]
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.run_checks", lambda *_: looked.wait(60) and found)
+        app = LlamaTui(UiRequest(settings=demo_settings(workspace), review=True))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("… looking at the host")
+            await keyboard.press("enter")
+            await keyboard.sees("looking at the host before the launch")
+            looked.set()
+            await keyboard.arrives(Confirm)
+            await keyboard.sees("✗ space: the disk is full")
+
+    async def test_launching_from_another_step_leads_to_the_review_first(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llama_tui.tui.screens.wizard.run_checks", lambda *_: [])
+        async with sitting_at(Keyboard, LlamaTui(UiRequest(settings=demo_settings(workspace)))) as keyboard:
+            await keyboard.sees("▸ 1 Where")
+            await keyboard.press("ctrl+l")
+            await keyboard.sees("▸ 7 Review", "without Slurm")
+            assert not (workspace / "runs").exists()
 
 
 def count_validations(patch: pytest.MonkeyPatch) -> list[object]:

@@ -63,6 +63,8 @@ class RunsScreen(Screen[None]):
     # The search line comes first and is hidden: it must not get what is typed while the screen comes up.
     AUTO_FOCUS = "#runs"
     BINDINGS = [
+        # First, so that there is room for it on the last line, when there is a search.
+        Binding("escape", "end_search", "End the search"),
         Binding("n", "new", "New"),
         Binding("d", "duplicate", "Duplicate"),
         Binding("o", "compare", "Answers"),
@@ -71,7 +73,6 @@ class RunsScreen(Screen[None]):
         Binding("X,delete", "delete", "Delete"),
         # Before all others: what is typed at once after it is text already.
         Binding("slash", "search", "Find", show=False, priority=True),
-        Binding("escape", "end_search", "End the search"),
         Binding("r", "reload", "Look again", show=False),
         Binding("q", "app.quit", "Quit", show=False),
     ]

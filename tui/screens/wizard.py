@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,10 +14,11 @@ from textual.containers import Horizontal, Vertical
 from textual.events import DescendantFocus
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Input, Static
+from textual.worker import Worker, WorkerCancelled, WorkerFailed
 
 from llama_tui.backend import places
 from llama_tui.backend.consequences import layout_lines, training_lines
-from llama_tui.backend.data_look import DataLook, look_at_data, look_text
+from llama_tui.backend.data_look import look_text
 from llama_tui.backend.draft import draft_at, draft_typed, load_draft, save_draft
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.foresight import foreseen, warnings
@@ -26,7 +27,6 @@ from llama_tui.backend.plain import printable
 from llama_tui.backend.preflight.check import Check, Result
 from llama_tui.backend.preflight.checks import run_checks
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.backend.site import Site, connect
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.launching import TokenWish, launch
@@ -47,6 +47,7 @@ from llama_tui.tui.steps.forms import (
     step_named,
     step_of,
 )
+from llama_tui.tui.steps.host_sight import HostSight
 from llama_tui.tui.steps.pane import StepPane
 from llama_tui.tui.steps.review import ReviewPane
 from llama_tui.tui.steps.token import TokenPane
@@ -57,6 +58,7 @@ from llama_tui.tui.widgets.host_paths import HostPaths
 from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.rail import RailStep
 
+TITLE = "llama-tui: fine-tune a Llama"
 DRAFT_PAUSE = 0.5
 
 
@@ -110,13 +112,12 @@ class WizardScreen(PatientScreen):
         self._launching = False
         self._launched = False
         self._changes = False
-        # By data set; None for one that cannot be read.
-        self._looks: dict[str, DataLook | None] = {}
         # What the last look at the host found that would stop the run.
         self._failed: list[Check] = []
         self._rows: list[FieldRow] = []
         self._host_names: list[str] = []
-        self._site: Site | None = None
+        self._host = HostSight()
+        self._inspection: Worker[None] | None = None
 
     @classmethod
     def resumed(cls) -> WizardScreen:
@@ -141,7 +142,7 @@ class WizardScreen(PatientScreen):
         return self.answers.problems | token
 
     def compose(self) -> ComposeResult:
-        yield Static("llama-tui: fine-tune a Llama", id="title", markup=False)
+        yield Static(TITLE, id="title", markup=False)
         with Horizontal(id="wizard"):
             with Vertical(id="rail"):
                 for step in STEPS:
@@ -183,7 +184,7 @@ class WizardScreen(PatientScreen):
         self._show_problems()
         if isinstance(pane, ReviewPane):
             pane.show(self.settings, self.problems, warnings(self.settings))
-            self._inspect(pane)
+            self._inspection = self._inspect(pane)
         self._show_live()
         self._field = field
         self.give_focus(pane.stop_at(field))
@@ -192,7 +193,7 @@ class WizardScreen(PatientScreen):
             self._reach(places.place_of(self.settings))
 
     def _make(self, step: StepForm) -> StepPane:
-        suggesters = {name: HostPaths(lambda: self._site, usual) for name, usual in USUAL.items()}
+        suggesters = {name: HostPaths(lambda: self._host.site, usual) for name, usual in USUAL.items()}
         suggesters["where.host"] = HostPaths(lambda: None, self._host_names)
         pane = _PANES.get(step, StepPane)(step, self.answers, suggesters)
         self._rows += pane.rows
@@ -298,20 +299,9 @@ class WizardScreen(PatientScreen):
         if self._step is RESOURCES:
             live.update("\n".join(layout_lines(settings)))
         elif self._step is LORA:
-            look = await self._look_of(settings)
+            look = await self._host.known_look(settings)
             found = await in_background(lambda: foreseen(settings, None, look=look))
             live.update("\n".join(training_lines(settings, found)))
-
-    async def _look_of(self, settings: Settings) -> DataLook | None:
-        """The look at the data set: the one before, else a first one where it is a file on the connected host."""
-        source, site = settings.model.dataset, self._site
-        if source not in self._looks and site is not None and source.startswith(("/", "~/")):
-            try:
-                self._looks[source] = await in_background(lambda: look_at_data(site, settings))
-            except UserError:
-                # Ctrl+D tells why.
-                self._looks[source] = None
-        return self._looks.get(source)
 
     @on(DescendantFocus)
     def _show_help(self, event: DescendantFocus) -> None:
@@ -328,26 +318,17 @@ class WizardScreen(PatientScreen):
 
     @work(exclusive=True, group="site", exit_on_error=False)
     async def _reach(self, place: Place) -> None:
-        """A connection for completing paths and looking at data; without one the wizard works all the same."""
-        if self._site is not None and self._site.link.alive and self._site.place == place:
-            return
-        self._drop_site()
-        hosts = hosts_of(self.app)
-        try:
-            self._site = await in_background(lambda: connect(place, hosts))
-        except UserError:
-            self._site = None
-            return
-        self._show_live()
+        if await self._host.reach(place, hosts_of(self.app)):
+            self._show_live()
 
     @work(exclusive=True, group="inspect", exit_on_error=False)
     async def _inspect(self, pane: ReviewPane) -> None:
         """What the run will take, then whether the host has all that it needs."""
         settings, self._failed = self.settings, []
-        look = self._looks.get(settings.model.dataset)
+        look = await self._host.known_look(settings)
         pane.show_estimate(await in_background(lambda: foreseen(settings, None, look=look)))
         await self._reach(places.place_of(settings)).wait()
-        site = self._site
+        site = self._host.site
         if site is None:
             pane.tell_checks("✗ The host could not be reached: test the connection in the Where step.")
             return
@@ -362,14 +343,9 @@ class WizardScreen(PatientScreen):
         pane.show_checks(checks)
         self._failed = [check for check in checks if check.result is Result.FAIL]
 
-    def _drop_site(self) -> None:
-        site, self._site = self._site, None
-        if site is not None:
-            threading.Thread(target=site.close, daemon=True).start()
-
     async def on_unmount(self) -> None:
         """The connection was the wizard's own; the answers are there at the next start."""
-        self._drop_site()
+        self._host.drop()
         self._take_rows()
         await in_background(self._keep_draft)
 
@@ -378,13 +354,12 @@ class WizardScreen(PatientScreen):
         """Shows the first records of the data set as the model will see them, and their lengths."""
         await self.all_typed()
         self._take()
-        settings, site = self.settings, self._site
+        settings = self.settings
         try:
-            look = await in_background(lambda: look_at_data(site, settings))
+            look = await self._host.look(settings)
         except UserError as error:
             self.notify(f"{error.message}. {error.hint}", severity="warning", markup=False)
             return
-        self._looks[settings.model.dataset] = look
         self._show_live()
         self.app.push_screen(Reading(settings.model.dataset, printable(look_text(look))))
 
@@ -417,7 +392,7 @@ class WizardScreen(PatientScreen):
             pane.test_connection()
 
     async def action_launch(self) -> None:
-        """Launches when every answer is right; else goes to the first that is not."""
+        """Launches from the review, when every answer is right; else goes to the first that is not, or to the review."""
         await self.all_typed()
         self._take()
         self._visited.update(STEPS)
@@ -425,18 +400,28 @@ class WizardScreen(PatientScreen):
         wrong = first_wrong(self.problems)
         if wrong is not None:
             self._go_to_problem(wrong)
+        elif self._step is not REVIEW:
+            await self._go(REVIEW)
         elif not self._launching:
             self._launch_if_wanted(self.settings)
 
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def _launch_if_wanted(self, settings: Settings) -> None:
-        """Asks first where something was found that would stop the run."""
+        """Waits for the look at the host, and asks where something was found there that would stop the run."""
+        if self._inspection is not None:
+            self._tell_title("looking at the host before the launch")
+            with contextlib.suppress(WorkerFailed, WorkerCancelled):
+                await self._inspection.wait()
+            self._tell_title("")
         found = [f"✗ {check.name}: {check.words}" for check in self._failed]
         words = "What was found on the host would stop the run:\n\n" + "\n".join(found)
         if found and not await self.app.push_screen_wait(Confirm("Launch all the same?", words, "Launch")):
             return
         self._launching = True
         self._launch(settings)
+
+    def _tell_title(self, words: str) -> None:
+        self.query_one("#title", Static).update(words or TITLE)
 
     @work(exclusive=True, group="go", exit_on_error=False)
     async def _go_to_problem(self, field: str) -> None:
@@ -449,10 +434,9 @@ class WizardScreen(PatientScreen):
     async def _launch(self, settings: Settings) -> None:
         pane = self._token_pane
         token = pane.wish if pane is not None else TokenWish()
-        title = self.query_one("#title", Static)
 
         def tell(words: str) -> None:
-            self.app.call_from_thread(title.update, f"launching: {words}")
+            self.app.call_from_thread(self._tell_title, f"launching: {words}")
 
         def warn(words: str) -> None:
             self.app.call_from_thread(self.app.notify, words, severity="warning", markup=False)
@@ -466,7 +450,7 @@ class WizardScreen(PatientScreen):
             return
         finally:
             self._launching = False
-            title.update("llama-tui: fine-tune a Llama")
+            self._tell_title("")
         from llama_tui.tui.screens.monitor import MonitorScreen
 
         self.app.switch_screen(MonitorScreen(places.place_of(settings), run_id))

@@ -31,7 +31,8 @@ def _all_of(section: str, model: type[Lora | Training | Resources]) -> tuple[str
 WHERE = StepForm(
     "where",
     "Where",
-    "This machine, or a host of your ~/.ssh/config. With the cpu stack a small model trains on any machine.",
+    "This machine, or a host of your ~/.ssh/config. With the cpu stack a small model trains on any machine. "
+    "Enter leads through all fields.",
     ("name", "stack", "where.host", "where.as_user", "where.ssh", "where.python", "where.scheduler"),
 )
 TOKEN = StepForm(
