@@ -119,7 +119,9 @@ class TestRuns:
         async with at("runs", place) as keyboard:
             await keyboard.press("d")
             await keyboard.arrives(WizardScreen)
-            await keyboard.sees("demo")
+            await keyboard.sees("demo", f"settings of {DONE}", "esc Runs")
+            await keyboard.press("escape")
+            await keyboard.arrives(RunsScreen)
 
     async def test_two_beside_each_other(self, place: Place) -> None:
         async with at("runs", place) as keyboard:
@@ -315,6 +317,10 @@ class TestMonitor:
             await keyboard.arrives(MonitorScreen)
             await keyboard.press("t")
             await keyboard.arrives(WizardScreen)
+            await keyboard.sees(f"settings of {FAILED}", "esc To the run")
+            await keyboard.press("escape")
+            await keyboard.arrives(MonitorScreen)
+            await keyboard.sees(FAILED, "model_consolidation failed")
 
     async def test_answers(self, place: Place) -> None:
         async with at("monitor-done", place) as keyboard:

@@ -280,6 +280,8 @@ class TestMonitor:
             await mouse.click("Close (Esc)")
             await mouse.click("Other settings (t)")
             await mouse.arrives(WizardScreen)
+            await mouse.click("To the run")
+            await mouse.arrives(MonitorScreen)
 
     async def test_answers(self, place: Place) -> None:
         async with at("monitor-done", place) as mouse:

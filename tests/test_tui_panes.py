@@ -17,6 +17,7 @@ from llama_tui.backend.stages import Stage
 from llama_tui.tui.screens.dialogs import Confirm, Reading
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.widgets.log_view import LogView
+from llama_tui.tui.widgets.loss_plot import LossPlot
 from llama_tui.tui.widgets.queue_columns import cut_widths
 from llama_tui.tui.widgets.queue_table import QueueTable
 from llama_tui.tui.widgets.tables import StageTable, SteadyTable
@@ -158,6 +159,12 @@ class TestFocus:
                 await mouse.pilot.press("escape")
                 await mouse.arrives(MonitorScreen)
                 assert mouse.app.focused is screen.query_one(kind), words
+
+    async def test_every_pane_takes_the_cursor(self, place: Place) -> None:
+        async with at("monitor-running", place) as keyboard:
+            for key, kind in (("2", QueueTable), ("3", LossPlot), ("1", LogView)):
+                await keyboard.press(key)
+                await until(keyboard.pilot, lambda one=kind: isinstance(keyboard.app.focused, one))  # type: ignore[misc]
 
     async def test_a_button_that_goes_away_takes_no_cursor_with_it(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeVar
 
 from textual import work
@@ -139,12 +139,13 @@ class RunScreen(Screen[None]):
         from llama_tui.tui.screens.wizard import WizardScreen
         from llama_tui.tui.steps.forms import WHERE, step_of_stage
 
-        if found is None or not bad:
-            self.app.switch_screen(WizardScreen(settings, step=step_of_stage(view.stage) if bad else WHERE))
-            return
-        why = printable(f"{view.stage} {view.state}: {found.cause}\n→ {found.fix}")
-        step = step_of_stage(view.stage)
-        self.app.switch_screen(WizardScreen(settings, field=found.field, step=step, why=why))
+        field = why = ""
+        if found is not None and bad:
+            field, why = found.field, printable(f"{view.stage} {view.state}: {found.cause}\n→ {found.fix}")
+        step = step_of_stage(view.stage) if bad else WHERE
+        back = partial(type(self), self.place, snapshot.run_id)
+        of = snapshot.run_id
+        self.app.switch_screen(WizardScreen(settings, field=field, step=step, why=why, of=of, back=back))
 
     @work(exclusive=True, group="report", exit_on_error=False)
     async def action_report(self) -> None:

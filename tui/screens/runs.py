@@ -194,7 +194,7 @@ class RunsScreen(Screen[None]):
             return
         from llama_tui.tui.screens.wizard import WizardScreen
 
-        self.app.switch_screen(WizardScreen(chosen.info.settings))
+        self.app.switch_screen(WizardScreen(chosen.info.settings, of=chosen.info.run_id))
 
     def action_compare(self) -> None:
         """Shows the answers of the run under the cursor."""

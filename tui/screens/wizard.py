@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from textual import on, work
@@ -12,6 +12,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.events import DescendantFocus
+from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import ContentSwitcher, Input, Static
 from textual.worker import Worker, WorkerCancelled, WorkerFailed
@@ -72,6 +73,8 @@ class WizardScreen(PatientScreen):
         step: the step to begin at, where no field is named.
         why: what to tell, once, of the field where it begins.
         typed: what was typed in place of some answers and is wrong, {dotted field: answer}.
+        of: the run whose settings the first answers are.
+        back: makes the screen that one came from, where that was not the list of runs.
     """
 
     BINDINGS = [
@@ -86,6 +89,7 @@ class WizardScreen(PatientScreen):
         Binding("ctrl+d", "look", "Look at the data", priority=True, show=False),
         Binding("ctrl+t,f2", "test", "Test connection", priority=True, show=False),
         Binding("ctrl+r", "start_over", "Start over", priority=True, show=False),
+        Binding("escape", "return", "To the run"),
         Binding("escape", "leave", "Runs"),
     ]
 
@@ -98,8 +102,12 @@ class WizardScreen(PatientScreen):
         step: StepForm = WHERE,
         why: str = "",
         typed: Mapping[str, Any] | None = None,
+        of: str = "",
+        back: Callable[[], Screen[None]] | None = None,
     ) -> None:
         super().__init__()
+        self._title = f"llama-tui: settings of {printable(of)}" if of else TITLE
+        self._back = back
         self.answers = Answers(settings, typed)
         self._first = REVIEW if review else step_of(field) if field else step
         self._step = self._first
@@ -142,7 +150,7 @@ class WizardScreen(PatientScreen):
         return self.answers.problems | token
 
     def compose(self) -> ComposeResult:
-        yield Static(TITLE, id="title", markup=False)
+        yield Static(self._title, id="title", markup=False)
         with Horizontal(id="wizard"):
             with Vertical(id="rail"):
                 for step in STEPS:
@@ -421,7 +429,7 @@ class WizardScreen(PatientScreen):
         self._launch(settings)
 
     def _tell_title(self, words: str) -> None:
-        self.query_one("#title", Static).update(words or TITLE)
+        self.query_one("#title", Static).update(words or self._title)
 
     @work(exclusive=True, group="go", exit_on_error=False)
     async def _go_to_problem(self, field: str) -> None:
@@ -471,14 +479,25 @@ class WizardScreen(PatientScreen):
         """Takes the answers from a file."""
         settings = await open_settings(self.app)
         if settings is not None:
-            self.app.switch_screen(WizardScreen(settings, review=True))
+            self.app.switch_screen(WizardScreen(settings, review=True, back=self._back))
 
     @work(exclusive=True, group="file", exit_on_error=False)
     async def action_start_over(self) -> None:
         """Begins again with the defaults, after a question."""
         words = "All answers go back to the defaults, and the wizard to its first step."
         if await self.app.push_screen_wait(Confirm("Start over?", words, "Start over")):
-            self.app.switch_screen(WizardScreen(defaults(self.settings.stack)))
+            self.app.switch_screen(WizardScreen(defaults(self.settings.stack), back=self._back))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Only who came from a run can go back to it."""
+        if action == "return" and self._back is None:
+            return False
+        return super().check_action(action, parameters)
+
+    def action_return(self) -> None:
+        """To the run; the answers are kept for the next time, as this screen goes."""
+        if self._back is not None:
+            self.app.switch_screen(self._back())
 
     def action_leave(self) -> None:
         """To the list of runs; the answers are kept for the next time, as this screen goes."""

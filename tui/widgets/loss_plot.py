@@ -16,7 +16,7 @@ from llama_tui.tui.clocks import left_text
 MOST_POINTS = 1000
 
 
-class LossPlot(Vertical):
+class LossPlot(Vertical, can_focus=True):
     """Loss by step, as it is and smoothed; where the training went on from a checkpoint is marked."""
 
     def __init__(self, *, id: str | None = None) -> None:
