@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 from textual import on, work
@@ -99,13 +99,13 @@ class QueuePane(Vertical):
             jobs = [job for job in jobs if belongs(job, self._snapshot.run_id)]
         elif self.scope == "all" and self._everyone is not None:
             jobs = self._everyone
-        self.query_one(QueueTable).show_jobs(jobs, now)
+        self._table.show_jobs(jobs, now)
 
     def tick(self, now: float, visible: bool) -> None:
         """Once a second: refreshes what is old, while somebody can see it."""
         if self._snapshot is None or not visible:
             return
-        if now >= self.query_one(QueueTable).changes_at:
+        if now >= self._table.changes_at:
             self._show(now)
         if self.scope == "all" and self._is_due(self._asked_everyone, EVERYONE_PERIOD):
             self._asked_everyone = time.monotonic()
@@ -113,6 +113,10 @@ class QueuePane(Vertical):
         if self._is_due(self._asked_nodes, EVERYONE_PERIOD if self._complains else NODES_PERIOD):
             self._asked_nodes = time.monotonic()
             self._ask_nodes()
+
+    @cached_property
+    def _table(self) -> QueueTable:
+        return self.query_one(QueueTable)
 
     def _is_due(self, asked: float, period: float) -> bool:
         """Once after somebody has chosen what to see, then again and again while something goes on."""
@@ -174,7 +178,7 @@ class QueuePane(Vertical):
 
     def choose_columns(self) -> None:
         """Asks which columns to show, and in which order."""
-        table = self.query_one(QueueTable)
+        table = self._table
 
         def take(names: tuple[str, ...] | None) -> None:
             if names is not None:
@@ -222,7 +226,7 @@ class QueuePane(Vertical):
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def details(self) -> None:
         """All that the scheduler knows of the job under the cursor."""
-        job = self.query_one(QueueTable).chosen
+        job = self._table.chosen
         if job is None:
             return
         try:
@@ -235,7 +239,7 @@ class QueuePane(Vertical):
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def cancel(self) -> None:
         """Ends the job under the cursor, after a question."""
-        job = self.query_one(QueueTable).chosen
+        job = self._table.chosen
         if job is None:
             return
         words = "It ends at once; jobs that wait for it will not start."
