@@ -17,7 +17,7 @@ from llama_tui.backend.stages import Stage
 from llama_tui.tui.screens.dialogs import Confirm, Reading
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.widgets.log_view import LogView
-from llama_tui.tui.widgets.loss_plot import LossPlot
+from llama_tui.tui.widgets.loss_plot import LossPlot, step_ticks
 from llama_tui.tui.widgets.queue_columns import cut_widths
 from llama_tui.tui.widgets.queue_table import QueueTable
 from llama_tui.tui.widgets.tables import StageTable, SteadyTable
@@ -305,3 +305,41 @@ class TestPlaceInTheLog:
             await keyboard.sees("Less (a)", "Traceback")
             await keyboard.press("a")
             await keyboard.sees("More (a)", "Traceback")
+
+
+class TestWords:
+    async def test_an_empty_queue_says_so(self, place: Place) -> None:
+        async with at("monitor-done", place) as keyboard:
+            await keyboard.press("2")
+            await keyboard.sees("No job of this run is in the queue.")
+            await keyboard.press("m")
+            await keyboard.sees("2104")
+            assert not keyboard.reads("No job")
+
+    async def test_keys_that_can_do_nothing_say_why(self, place: Place) -> None:
+        async with at("monitor-done", place, (120, 40)) as keyboard:
+            for key, words in (
+                ("n", "Nothing is searched for"),
+                ("left_square_bracket", "no attempt of inference before this one"),
+                ("right_square_bracket", "no attempt of inference after this one"),
+                ("c", "there is nothing to cancel"),
+            ):
+                await keyboard.press(key)
+                await keyboard.sees(words)
+
+    async def test_the_list_of_keys_uses_the_room_there_is(self, place: Place) -> None:
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("question_mark")
+            await keyboard.sees("Wrap the log", "Close (Esc)")
+
+    async def test_steps_below_the_curve_are_whole(self, place: Place) -> None:
+        async with at("monitor-running", place) as keyboard:
+            await keyboard.press("3")
+            await keyboard.sees("~37 min left", "101", "400", "lr=1.00e-05")
+            assert not keyboard.reads("100.8")
+
+    @pytest.mark.parametrize(
+        ("last", "ticks"), [(2, [1, 2]), (4, [1, 2, 3, 4]), (400, [1, 101, 200, 300, 400])]
+    )
+    def test_ticks(self, last: int, ticks: list[int]) -> None:
+        assert step_ticks(last) == ticks

@@ -353,7 +353,11 @@ class MonitorScreen(RunScreen):
         if self.snapshot is None or shown is None:
             return
         last = max(1, self.snapshot.view(shown.stage).attempt)
-        wanted = min(max(1, shown.attempt + event.by), last)
+        wanted = shown.attempt + event.by
+        if not 1 <= wanted <= last:
+            side = "before" if event.by < 0 else "after"
+            self.notify(f"There is no attempt of {shown.stage} {side} this one.", markup=False)
+            return
         current = shown.stage is self.snapshot.current.stage and wanted == last
         self._pinned = None if current else (shown.stage, wanted)
         self._choose_log()

@@ -82,6 +82,9 @@ class RunScreen(Screen[None]):
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def action_cancel(self) -> None:
         """Ends the run's jobs, after a question."""
+        if self.snapshot is not None and self.snapshot.state is StageState.DONE:
+            self.notify("All seven stages are done: there is nothing to cancel.")
+            return
         words = "Its waiting and running jobs are ended. What is done stays, and r goes on from there."
         if await self.app.push_screen_wait(Confirm("Cancel this run?", words, "Cancel the run")):
             self._do("cancelled", lambda run: run.cancel())

@@ -97,10 +97,11 @@ def _asked_title(asked: Asked) -> str:
 
 def _pairs(comparison: Comparison, mode: str) -> list[Widget]:
     shown = [pair for pair in comparison.answers if mode in {"both", pair.mode}]
-    return [widget for pair in shown for widget in _pair(pair)]
+    most = comparison.settings.get("max_new_tokens")
+    return [widget for pair in shown for widget in _pair(pair, most)]
 
 
-def _pair(pair: Pair) -> tuple[Widget, Widget]:
+def _pair(pair: Pair, most: object) -> tuple[Widget, Widget]:
     difference = word_diff(pair.base.content, pair.fine_tuned.content)
     if pair.identical:
         words = "⚠ the two answers are the same"
@@ -112,8 +113,8 @@ def _pair(pair: Pair) -> tuple[Widget, Widget]:
         question.tooltip = printable(f"System prompt: {pair.system}").replace("[", r"\[")
     left, right = _marked(difference, pair)
     sides = Horizontal(
-        Static(_side("base", pair.base, left), classes="answer", markup=False),
-        Static(_side("fine-tuned", pair.fine_tuned, right), classes="answer", markup=False),
+        Static(_side("base", pair.base, left, most), classes="answer", markup=False),
+        Static(_side("fine-tuned", pair.fine_tuned, right, most), classes="answer", markup=False),
         classes="pair",
     )
     return question, sides
@@ -125,8 +126,9 @@ def _marked(difference: WordDiff, pair: Pair) -> tuple[tuple[Piece, ...], tuple[
     return difference.left, difference.right
 
 
-def _side(title: str, answer: Answer, pieces: tuple[Piece, ...]) -> Text:
-    text = Text(f"{title} ({answer.tokens} tokens)\n\n", style="dim")
+def _side(title: str, answer: Answer, pieces: tuple[Piece, ...], most: object) -> Text:
+    cut = ", cut off" if answer.tokens == most else ""
+    text = Text(f"{title} ({answer.tokens} tokens{cut})\n\n", style="dim")
     shown = Text()
     for piece in pieces:
         shown.append(printable(piece.text), style="bold underline" if piece.changed else "")

@@ -337,6 +337,8 @@ class LogPane(Vertical):
     def step(self, by: int) -> None:
         """Goes to the next or previous match, round the end."""
         if not self._hits:
+            if not self._needle:
+                self.notify("Nothing is searched for: / begins.")
             return
         self._at = (self._at + by) % len(self._hits)
         self.view.go_to(self._hits[self._at])

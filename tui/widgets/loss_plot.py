@@ -72,11 +72,11 @@ class LossPlot(Vertical, can_focus=True):
         parts = [
             f"step {last.step}/{last.max_steps}",
             f"loss {last.loss:.3f} (smoothed {average:.3f})",
-            f"lr {last.learning_rate:.2e}",
-            f"{last.tokens_per_second:,.0f} tokens/s",
         ]
         if left:
             parts.append(f"{left_text(left)} left")
+        # What matters least comes last: at 80 cells it is in a second line.
+        parts += [f"{last.tokens_per_second:,.0f} tokens/s", f"lr={last.learning_rate:.2e}"]
         if self.resumed:
             parts.append(f"resumed at {', '.join(map(str, self.resumed[-3:]))}")
         return "  ".join(parts)
@@ -98,5 +98,13 @@ class LossPlot(Vertical, can_focus=True):
         plt.plot(steps, averages[::every], marker="braille", color="cyan", label="smoothed")
         for step in self.resumed:
             plt.vline(step, "orange")
-        plt.xlim(1, max(2, self.points[-1].max_steps))
+        last = max(2, self.points[-1].max_steps)
+        plt.xlim(1, last)
+        ticks = step_ticks(last)
+        plt.xticks([float(step) for step in ticks], [f"{step:,}" for step in ticks])
         canvas.refresh()
+
+
+def step_ticks(last: int) -> list[int]:
+    """Five steps below the curve, or fewer: whole ones, since no training stops at half a step."""
+    return sorted({round(1 + (last - 1) * part / 4) for part in range(5)})

@@ -28,6 +28,11 @@ from llama_tui.tui.widgets.queue_table import QueueTable
 Answer = TypeVar("Answer")
 
 SCOPES = ("run", "mine", "all")
+_NO_JOBS = {
+    "run": "No job of this run is in the queue. m shows your other jobs, then everybody's.",
+    "mine": "You have no jobs in the queue.",
+    "all": "Nobody has a job in the queue.",
+}
 _WORDS = {"run": "this run", "mine": "mine", "all": "everybody's"}
 # Seconds; both are asked only while somebody can see the answer, and something goes on.
 EVERYONE_PERIOD, NODES_PERIOD = 20.0, 120.0
@@ -78,6 +83,7 @@ class QueuePane(Vertical):
             yield ActionLabel("details", self.details, "Enter", id="queue-details")
             yield ActionLabel("cancel job", self.cancel, "d", id="queue-cancel")
         yield QueueTable(id="queue")
+        yield Static("", id="no-jobs", markup=False)
 
     def on_mount(self) -> None:
         """Begins with this run's jobs."""
@@ -100,6 +106,11 @@ class QueuePane(Vertical):
         elif self.scope == "all" and self._everyone is not None:
             jobs = self._everyone
         self._table.show_jobs(jobs, now)
+        self.set_class(not jobs, "empty")
+        words = _NO_JOBS[self.scope] if self._snapshot else "… asking the scheduler"
+        line = self.query_one("#no-jobs", Static)
+        if not jobs and str(line.content) != words:
+            line.update(words)
 
     def tick(self, now: float, visible: bool) -> None:
         """Once a second: refreshes what is old, while somebody can see it."""
