@@ -108,9 +108,9 @@ async def test_the_mode_can_be_read_while_it_lasts(place: Place) -> None:
         assert not keyboard.reads("answers only")
 
 
-async def test_where_nothing_is_underlined_it_is_said_why(place: Place) -> None:
-    async with at("comparison", place, (120, 40)) as keyboard:
-        await keyboard.sees("4% of the words shared: not underlined")
+async def test_why_nothing_is_underlined_in_answers_that_share_little(place: Place) -> None:
+    async with at("comparison", place) as keyboard:
+        await keyboard.sees("4% of the words shared", "underlined, where enough are shared")
 
 
 async def test_an_answer_that_took_all_its_tokens_is_said_to_be_cut_off(place: Place) -> None:

@@ -112,7 +112,7 @@ class TestZoom:
             assert keyboard.app.focused is screen.query_one(QueueTable)
 
     async def test_escape_ends_the_search_first_then_the_zoom(self, place: Place) -> None:
-        async with at("monitor-failed", place, (120, 40)) as keyboard:
+        async with at("monitor-failed", place) as keyboard:
             await keyboard.press("z", "slash", *"shard", "enter")
             await keyboard.sees("'shard'", "esc End search")
             await keyboard.press("escape")
@@ -162,9 +162,16 @@ class TestFocus:
 
     async def test_every_pane_takes_the_cursor(self, place: Place) -> None:
         async with at("monitor-running", place) as keyboard:
-            for key, kind in (("2", QueueTable), ("3", LossPlot), ("1", LogView)):
+            for key, kind, line in (
+                ("2", QueueTable, "#nodes"),
+                ("3", LossPlot, "#loss-line"),
+                ("1", LogView, "#log-title"),
+            ):
+                words = keyboard.app.screen.query_one(line)
+                assert not words.styles.text_style.bold
                 await keyboard.press(key)
                 await until(keyboard.pilot, lambda one=kind: isinstance(keyboard.app.focused, one))  # type: ignore[misc]
+                await until(keyboard.pilot, lambda one=words: bool(one.styles.text_style.bold))  # type: ignore[misc]
 
     async def test_a_button_that_goes_away_takes_no_cursor_with_it(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace)

@@ -81,7 +81,7 @@ def _facts(comparison: Comparison) -> str:
         f"asked with: {comparison.settings_words}\n"
         f"files: base {comparison.base.fingerprint[:12]}, fine-tuned {tuned.fingerprint[:12]}, "
         f"adapter {tuned.adapter_fingerprint[:12] or 'not known'}\n"
-        "Words that only one side has are underlined."
+        "Words that only one side has are underlined, where enough are shared."
     )
 
 
@@ -106,8 +106,7 @@ def _pair(pair: Pair, most: object) -> tuple[Widget, Widget]:
     if pair.identical:
         words = "⚠ the two answers are the same"
     else:
-        few = ": not underlined" if difference.shared < LITTLE_SHARED else ""
-        words = f"{difference.shared:.0%} of the words shared{few}"
+        words = f"{difference.shared:.0%} of the words shared"
     question = Static(printable(f"{pair.user}  ({pair.mode} · {words})"), classes="question", markup=False)
     if pair.system:
         question.tooltip = printable(f"System prompt: {pair.system}").replace("[", r"\[")

@@ -37,6 +37,8 @@ class LogView(ScrollView, can_focus=True):
         Binding("home", "to_start", "Start of the log", show=False),
         Binding("end", "to_end", "End of the log", show=False),
         Binding("f", "follow", "Follow"),
+        # The screen's own; here it comes early in the line of keys, where a narrow terminal has room for it.
+        Binding("escape", "screen.end_search", "End search"),
     ]
 
     following: reactive[bool] = reactive(True)
