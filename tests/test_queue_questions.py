@@ -16,7 +16,9 @@ from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.widgets.queue_table import QueueTable
+from tests.cluster import SlurmCluster
 from tests.pilot import text_of, until
+from tests.test_rest import Watching
 from tests.test_tui_monitor import app_on, monitor
 from tests.tiny import go, set_behaviour, tiny_run, wait_for
 
@@ -99,6 +101,25 @@ async def test_a_finished_runs_monitor_asks_nothing_until_something_happens(
         await until(pilot, lambda: "as of" in text_of(app, "#nodes"))
         assert monitor(app).snapshot.state is StageState.DONE  # type: ignore[union-attr]
         elsewhere.close()
+
+
+def test_a_job_that_is_requeued_by_hand_while_nothing_is_asked_is_seen(
+    site: Site, slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
+    run = tiny_run(site, tmp_path / "workspace", finetune="3")
+    run.submit()
+    wait_for(run, lambda one: one.finished and one.state is StageState.FAILED)
+    watching = Watching(run)
+    job = watching.until(lambda one: one.resting).view(Stage.FINETUNE).job_id
+    set_behaviour(run, Stage.FINETUNE, "wait")
+    slurm_cluster.run("scontrol", "requeue", job, check=True)
+    slurm_cluster.start_requeued(job)
+    again = watching.until(lambda one: one.view(Stage.FINETUNE).state is StageState.RUNNING)
+    assert again.view(Stage.FINETUNE).job_id == job
+    go(run, Stage.FINETUNE)
+    watching.until(lambda one: one.view(Stage.FINETUNE).state is StageState.DONE)
+    watching.monitor.stop()
+    run.cancel()
 
 
 async def test_a_run_that_goes_on_is_asked_for_twelve_times_a_minute_at_most(
