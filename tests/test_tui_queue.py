@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from textual.app import App, ComposeResult
 
 from llama_tui.backend.schedulers.base import Job, JobState
+from llama_tui.backend.schedulers.direct import Direct
 from llama_tui.backend.schedulers.slurm import node_summary
 from llama_tui.backend.site import Site
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.screens.columns import Columns
 from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.keys import Keys
 from llama_tui.tui.screens.monitor import MonitorScreen
+from llama_tui.tui.widgets import queue_pane
 from llama_tui.tui.widgets.queue_columns import (
     USUAL,
     Sorting,
@@ -148,6 +152,32 @@ async def test_the_order_is_chosen_by_keyboard_and_kept(site: Site, workspace: P
         await until(pilot, lambda: table.row_count == 7)
         names = [str(table.get_row(row.key)[2]) for row in table.ordered_rows]
         assert names == sorted(names, reverse=True)
+
+
+async def test_behind_another_screen_nothing_is_asked(
+    site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+    everyone = Direct.everyone
+    monkeypatch.setattr(Direct, "everyone", lambda one: asked.append(None) or everyone(one))
+    monkeypatch.setattr(queue_pane, "EVERYONE_PERIOD", 0.0)
+    run = tiny_run(site, workspace, create_env="wait")
+    run.submit()
+    app = app_on(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query(QueueTable)) and table_of(app).row_count == 7)
+        await pilot.press("2", "m", "m")
+        await until(pilot, lambda: len(asked) > 2, "the queue to be asked again and again")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, Keys))
+        # What was asked just before is answered.
+        await pilot.pause(1.5)
+        before = len(asked)
+        await pilot.pause(2.5)
+        assert len(asked) == before
+        await pilot.press("escape")
+        await until(pilot, lambda: len(asked) > before)
+    run.cancel()
 
 
 def test_a_preference_of_another_version_does_no_harm() -> None:

@@ -252,7 +252,7 @@ class MonitorScreen(RunScreen):
         elif self._lost_since is not None:
             self._show_title()
         wide = self.has_class("wide") and not self.has_class("zoomed")
-        self._queue.tick(now, wide or self._queue.has_class("active"))
+        self._queue.tick(now, self.is_active and (wide or self._queue.has_class("active")))
         self._watch_training(now, wide or self._plot.has_class("active"))
 
     def _watch_training(self, now: float, visible: bool) -> None:
