@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_tui.backend.more_prompts import Asked, ask_more, questions
+from llama_tui.backend.errors import SchedulerError
+from llama_tui.backend.more_prompts import Asked, ask_more, asked_later, questions
 from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run
 from llama_tui.backend.site import Site
@@ -83,6 +85,28 @@ class TestAskedLater:
             await keyboard.sees("being answered (job ", "): “fail”")
             answer(run)
             await keyboard.sees("Not answered (exit code 1): “fail”.")
+
+    async def test_a_scheduler_that_does_not_answer_for_a_while_loses_no_question(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = run_that_answers_late(site, workspace)
+        ask_more(run, questions(prompts=["Ahoy?"]))
+        silent = threading.Event()
+
+        def asked_later_or_not(run: Run) -> list[Asked]:
+            if silent.is_set():
+                raise SchedulerError("squeue did not answer")
+            return asked_later(run)
+
+        monkeypatch.setattr("llama_tui.tui.screens.comparison.asked_later", asked_later_or_not)
+        async with answers_of(run) as keyboard:
+            await keyboard.sees("): “Ahoy?”")
+            silent.set()
+            await keyboard.sees("⚠ squeue did not answer", "): “Ahoy?”")
+            answer(run)
+            silent.clear()
+            await keyboard.sees("Answered: “Ahoy?”.")
+            await keyboard.misses("squeue did not answer")
 
     async def test_what_was_answered_before_is_no_news(self, site: Site, workspace: Path) -> None:
         run = run_that_answers_late(site, workspace)

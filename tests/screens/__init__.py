@@ -188,12 +188,13 @@ async def at_scene(
 
 async def settle(pilot: Pilot[None]) -> None:
     """Until nothing on the screen has changed for a while, with no cursor that blinks and no message that goes."""
-    for box in pilot.app.screen.query(Input):
-        box.cursor_blink = False
     pilot.app.clear_notifications()
     last, same = "", 0
     end = asyncio.get_running_loop().time() + PATIENCE
     while same < 6:
+        # Again and again: a step's fields come one after another.
+        for box in pilot.app.screen.query(Input):
+            box.cursor_blink = False
         await pilot.pause(0.2)
         now = pilot.app.export_screenshot()
         same = same + 1 if now == last else 0

@@ -87,7 +87,7 @@ class ComparisonScreen(Screen[None]):
         self._load()
 
     def _look_again(self) -> None:
-        if any(asked.state.active for asked in self._later):
+        if self._awaited:
             self._load()
 
     @work(exclusive=True, group="comparison", exit_on_error=False)
@@ -97,12 +97,16 @@ class ComparisonScreen(Screen[None]):
         except UserError as error:
             self._tell_header(f"{error.message}. {error.hint}")
             return
-        self._comparison, self._later, problem = found
-        self._tell_header(problem if self._comparison is None else _header(self._comparison))
+        self._comparison, later, problem = found
+        # What the scheduler gives no answer about is as it was, and awaited further.
+        self._later = self._later if later is None else later
+        header = "" if self._comparison is None else _header(self._comparison)
+        self._tell_header("\n⚠ ".join(filter(None, [header, problem])))
         await self._show()
-        active = {one.number for one in self._later if one.state.active}
-        self._tell_ends([one for one in self._later if one.number in self._awaited - active])
-        self._awaited = active
+        self._awaited |= {one.number for one in self._later if one.state.active}
+        ended = [one for one in self._later if one.number in self._awaited and not one.state.active]
+        self._awaited -= {one.number for one in ended}
+        self._tell_ends(ended)
 
     def _tell_ends(self, ended: Sequence[Asked]) -> None:
         """What was awaited is there, or will not come: it is said, and shown."""
@@ -171,8 +175,8 @@ class ComparisonScreen(Screen[None]):
             self.notify(f"Saved {path}.", markup=False)
 
 
-def _read(run: Run) -> tuple[Comparison | None, list[Asked], str]:
-    """The run's comparison, what was asked later, and why something of it is not there."""
+def _read(run: Run) -> tuple[Comparison | None, list[Asked] | None, str]:
+    """The run's comparison, what was asked later (None where that is not known), and why something is not there."""
     problem = ""
     comparison = None
     try:
@@ -182,7 +186,7 @@ def _read(run: Run) -> tuple[Comparison | None, list[Asked], str]:
     try:
         return comparison, asked_later(run), problem
     except SchedulerError as error:
-        return comparison, [], f"{problem} {error.message}"
+        return comparison, None, f"{problem} {error.message}".strip()
 
 
 def _awaited_words(asked: Asked) -> str:
