@@ -402,7 +402,8 @@ class TestComparison:
             await keyboard.types(str(file))
             await keyboard.press("ctrl+s")
             await keyboard.arrives(ComparisonScreen)
-            await until(keyboard.pilot, lambda: "And what now?" in _questions(keyboard.app))
+            await until(keyboard.pilot, lambda: "And from a file?" in _questions(keyboard.app))
+            await keyboard.pilot.pause()
             await keyboard.press("end")
             await keyboard.sees("tuned says And what now?", "tuned says And from a file?")
 
