@@ -25,7 +25,7 @@ from llama_tui.tui.words import cut_text
 from tests.pilot import Keyboard, Mouse, painted, sitting_at, until
 from tests.screens import at_scene
 from tests.test_tui_monitor import app_on, failed_run
-from tests.tiny import set_behaviour, tiny_run, wait_until_runs
+from tests.tiny import set_behaviour, tiny_run, wait_for, wait_until_runs
 
 at = partial(at_scene, Keyboard)
 
@@ -38,8 +38,22 @@ class TestSearch:
             await keyboard.sees("/", "'shard", "paused", "model_", "follow")
             assert re.search(r"\d/\d 'shard", painted(keyboard.app))
             await keyboard.press("escape")
-            await keyboard.press("slash", *"no such words", "enter")
-            await keyboard.sees("no 'no such words'")
+            await keyboard.press("slash", *"nowhere", "enter")
+            await keyboard.sees("no 'nowhere'")
+
+    async def test_no_word_to_click_is_pushed_out_by_a_long_search(self, site: Site, workspace: Path) -> None:
+        run = failed_run(site, workspace, "")
+        for code in "45":
+            set_behaviour(run, Stage.FINETUNE, code)
+            run.rerun(Stage.FINETUNE)
+            wait_for(run, lambda one: one.finished)
+        Path(run.layout.log(Stage.FINETUNE, 2)).write_text("a word that is looked for\n" * 200)
+        async with sitting_at(Keyboard, app_on(run)) as keyboard:
+            await keyboard.sees("attempt 3 of 3")
+            await keyboard.press("left_square_bracket")
+            await keyboard.sees("a word that is looked for")
+            await keyboard.press("slash", *"a word that is looked for", "enter")
+            await keyboard.sees("200/200 'a word th…'", "‹", "›", "pager", "follow")
 
     async def test_paused_can_be_read_beside_a_long_title(self, place: Place) -> None:
         async with at("monitor-failed", place) as keyboard:

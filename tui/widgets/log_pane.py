@@ -34,7 +34,7 @@ Answer = TypeVar("Answer")
 PAUSE = 0.12
 SHARE = 4
 # Of what is searched for, so much is shown beside the count.
-LONGEST_NEEDLE = 16
+LONGEST_NEEDLE = 10
 # Of what comes faster than anybody reads, fewer pictures do: keys come first.
 BURST_BYTES, BURST_PAUSE = 64 * 1024, 0.3
 
