@@ -334,6 +334,16 @@ def type_at_once(patch: pytest.MonkeyPatch, *keys: str) -> None:
     patch.setattr(LlamaTui, "on_mount", and_type)
 
 
+class TestFields:
+    async def test_a_long_answer_with_the_cursor_shows_its_beginning(self) -> None:
+        async with sitting_at(Keyboard, LlamaTui(UiRequest(settings=defaults(Stack.NEURON)))) as keyboard:
+            await keyboard.sees("▸ 1 Where")
+            await keyboard.press("ctrl+n", "ctrl+n")
+            await keyboard.sees("Base model            meta-llama/Meta-Llama-3-8B-Instru")
+            await keyboard.types("/data/llama")
+            await keyboard.sees("Base model            /data/llama ")
+
+
 class TestKeys:
     async def test_keys_before_the_first_field_arrive_in_it_in_order(
         self, monkeypatch: pytest.MonkeyPatch
@@ -563,7 +573,8 @@ class TestDraft:
             assert field(again, "lora.r").value == "abc"
             assert field(again, "lora.targets").value == "q_proj, nonsense"
             assert field(again, "training.warmup_steps").value == "7"
-            assert "lora.r" in wizard(again).problems
+            assert "✗ must be a whole number" in painted(again)
+            assert "These are your answers of last time. Ctrl+R starts over." in painted(again)
             await answer(pilot, "lora.r", "32")
             await answer(pilot, "lora.targets", "q_proj")
             await until(pilot, lambda: wizard(again).settings.lora.r == 32)

@@ -95,7 +95,7 @@ def wizard_settings() -> Settings:
 
 def _wizard(_: Place) -> Scene:
     async def ready(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: bool(pilot.app.screen.query("#field-name")))
+        await until(pilot, lambda: isinstance(pilot.app.focused, Input), "the cursor in the first field")
 
     return Scene(LlamaTui(UiRequest(settings=wizard_settings())), ready)
 

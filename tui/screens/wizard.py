@@ -60,6 +60,7 @@ from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.rail import RailStep
 
 TITLE = "llama-tui: fine-tune a Llama"
+RESUMED = "These are your answers of last time. Ctrl+R starts over."
 DRAFT_PAUSE = 0.5
 
 
@@ -109,6 +110,8 @@ class WizardScreen(PatientScreen):
         self._title = f"llama-tui: settings of {printable(of)}" if of else TITLE
         self._back = back
         self.answers = Answers(settings, typed)
+        # What was wrong before is told at once.
+        self._resumed_wrong = set(typed or {})
         self._first = REVIEW if review else step_of(field) if field else step
         self._step = self._first
         self._field = field
@@ -135,7 +138,9 @@ class WizardScreen(PatientScreen):
             return cls(defaults(Stack.NEURON))
         step, field = draft_at()
         field = field if step_of(field).key == step else ""
-        return cls(draft, field=field, step=step_named(step), typed=draft_typed())
+        typed = draft_typed()
+        why = RESUMED if typed or draft != defaults(draft.stack) else ""
+        return cls(draft, field=field, step=step_named(step), why=why, typed=typed)
 
     @property
     def settings(self) -> Settings:
@@ -272,7 +277,7 @@ class WizardScreen(PatientScreen):
         for row in self._rows:
             if not row.ready:
                 continue
-            visited = step_of(row.path) in self._visited or row.touched
+            visited = step_of(row.path) in self._visited or row.touched or row.path in self._resumed_wrong
             row.show_problem(problems.get(row.path, "") if visited else "")
         for rail in self.query(RailStep):
             step = rail.step

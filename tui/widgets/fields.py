@@ -8,10 +8,12 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.events import Focus
 from textual.message import Message
 from textual.suggester import Suggester
 from textual.widget import Widget
 from textual.widgets import Input, Label, Static
+from textual.widgets.input import Selection
 
 from llama_tui.backend.dependent import Follower
 from llama_tui.backend.settings import Section, Settings
@@ -29,6 +31,18 @@ def field_of(path: str) -> FieldInfo:
         assert isinstance(annotation, type) and issubclass(annotation, Section)
         model = annotation
     return model.model_fields[name]
+
+
+class AnswerInput(Input):
+    """Chosen as a whole when it gets the focus, as others are, but with its beginning in sight."""
+
+    def on_focus(self, event: Focus) -> None:
+        """Turns the selection round, which Textual makes behind this."""
+        if not event.from_app_focus:
+            self.call_next(self._select_from_the_end)
+
+    def _select_from_the_end(self) -> None:
+        self.selection = Selection(len(self.value), 0)
 
 
 class FieldRow(Vertical):
@@ -82,10 +96,10 @@ class FieldRow(Vertical):
             self._choice = Choice([YES, NO], YES if self._value else NO)
         elif self._free_list:
             texts = [*self._value, ""]
-            self._inputs = [Input(str(text), placeholder="one more", compact=True) for text in texts]
+            self._inputs = [AnswerInput(str(text), placeholder="one more", compact=True) for text in texts]
         else:
             text = ", ".join(self._value) if self._is_list else str(self._value)
-            self._inputs = [Input(text, suggester=self._suggester, compact=True)]
+            self._inputs = [AnswerInput(text, suggester=self._suggester, compact=True)]
 
     @property
     def answer(self) -> Any:
