@@ -34,6 +34,9 @@ def explain(run: Run, snapshot: Snapshot, stage: Stage) -> Diagnosis:
 def symptoms_of(view: StageView, snapshot: Snapshot, log: str) -> Symptoms:
     """What is known of a stage, as the diagnosis wants it."""
     job = next((one for one in snapshot.jobs or () if one.id == view.job_id), None)
+    if job is not None and view.state in _WORDS and not job.state.final:
+        # The queue is older than what the stage's own script said at its end.
+        job = None
     refused = view.state is StageState.FAILED and not view.job_id
     word = job.word if job else _WORDS.get(view.state)
     return Symptoms(

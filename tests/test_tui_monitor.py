@@ -292,6 +292,22 @@ class TestFailure:
             await until(pilot, lambda: "All seven stages are done" in text_of(app, "#failure"))
         assert ran(run).count(TUNE) == 2
 
+    async def test_what_the_scheduler_says_later_is_diagnosed_again(
+        self, site: Site, workspace: Path
+    ) -> None:
+        """A stage's own word comes at its end, the queue's some seconds later, and it may know more."""
+        app = app_on(failed_run(site, workspace))
+        async with app.run_test(size=(120, 40)) as pilot:
+            await until(pilot, lambda: monitor(app).diagnoses != {}, "the diagnosis")
+            assert "memory" not in text_of(app, "#failure")
+            snapshot = monitor(app).snapshot
+            assert snapshot is not None and snapshot.jobs is not None
+            job = next(one for one in snapshot.jobs if one.id == snapshot.view(TUNE).job_id)
+            killed = replace(job, word="OUT_OF_MEMORY", reason="OutOfMemory")
+            others = tuple(one for one in snapshot.jobs if one is not job)
+            monitor(app).tell(SnapshotTaken(replace(snapshot, jobs=(*others, killed))))
+            await until(pilot, lambda: "memory" in text_of(app, "#failure"), "what the queue knew")
+
     async def test_a_long_diagnosis_leaves_room_for_the_log(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace, "OSError: [Errno 28] No space left on device\n" + "more\n" * 50)
         app = app_on(run)

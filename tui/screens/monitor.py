@@ -17,8 +17,9 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Button, DataTable, Input, Static
 
+from llama_tui.backend.diagnosis.symptoms import Symptoms
 from llama_tui.backend.errors import UserError
-from llama_tui.backend.explain import explain
+from llama_tui.backend.explain import explain, symptoms_of
 from llama_tui.backend.live import LinkChanged, LiveEvent, LogRead, MetricsRead, SnapshotTaken
 from llama_tui.backend.place import Place
 from llama_tui.backend.plain import printable
@@ -104,7 +105,8 @@ class MonitorScreen(RunScreen):
         # Whether something came in that the clocks' next step must not be waited for.
         self._stale = False
         self._alarm = ""
-        self._diagnosing: set[tuple[Stage, int, StageState]] = set()
+        # From what each diagnosis was made, its log apart: the scheduler's word comes later than a stage's own.
+        self._diagnosed: dict[tuple[Stage, int, StageState], Symptoms] = {}
 
         self._before_zoom: Widget | None = None
 
@@ -307,8 +309,9 @@ class MonitorScreen(RunScreen):
         view = snapshot.current
         key = (view.stage, view.attempt, view.state)
         self.query_one(FailurePanel).show(snapshot, self.diagnoses.get(key))
-        if needs_explaining(view) and key not in self.diagnoses and key not in self._diagnosing:
-            self._diagnosing.add(key)
+        symptoms = symptoms_of(view, snapshot, "")
+        if needs_explaining(view) and self._diagnosed.get(key) != symptoms:
+            self._diagnosed[key] = symptoms
             self._diagnose(key)
 
     @work(exclusive=True, group="diagnosis", exit_on_error=False)
@@ -320,7 +323,7 @@ class MonitorScreen(RunScreen):
             found = await in_background(lambda: self.live.do(lambda run: explain(run, snapshot, key[0])))
         except UserError:
             # Asked again with the next snapshot, when the link is back.
-            self._diagnosing.discard(key)
+            self._diagnosed.pop(key, None)
             return
         self.diagnoses[key] = found
         self._show_failure()
