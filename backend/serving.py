@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
+import time
 from collections.abc import Callable
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_tui.backend.errors import UserError
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Handler, Middleware
 
 LOOPBACK = "127.0.0.1"
+# Seconds that the apps of open windows have to end when the server does.
+APPS_END_WITHIN = 3.0
 # The address, which is the key, is told to nobody.
 _HEADERS = {
     "Referrer-Policy": "no-referrer",
@@ -98,9 +103,25 @@ async def _application(command: str, port: int, token: str) -> web.Application:
             below.add_routes([web.get(r"/{name:page\.(?:css|js)}", self.handle_index)])
             app.add_subapp(f"/{token}", below)
             app.on_response_prepare.append(_add_headers)
+            app.on_cleanup.append(_let_apps_end)
             return app
 
     return await TokenServer(command, host=LOOPBACK, port=port).application()
+
+
+async def _let_apps_end(_: web.Application) -> None:
+    """asyncio complains, on the terminal, of a process that outlives its loop."""
+    deadline = time.monotonic() + APPS_END_WITHIN
+    while _children() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    # The thread that saw the last one end still has to tell the loop.
+    await asyncio.sleep(0.1)
+
+
+def _children() -> str:
+    """The processes that this one started and that are still there, where the kernel tells."""
+    files = Path("/proc/self/task").glob("*/children")
+    return "".join(file.read_text() for file in files if file.exists()).strip()
 
 
 def _gate(token: str) -> Middleware:
