@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llama_tui.backend.places import state_directory, write_state
+from llama_tui.backend.places import read_state, state_directory, write_state
 from llama_tui.backend.settings import Settings, SettingsError
 from llama_tui.backend.settings_file import from_toml, to_toml
 
@@ -33,22 +33,14 @@ def load_draft() -> Settings | None:
 
 def draft_at() -> tuple[str, str]:
     """The step and the field where the wizard was interrupted; empty where that is not known."""
-    found = _note()
+    found = read_state("draft-at.json")
     return str(found.get("step", "")), str(found.get("field", ""))
 
 
 def draft_typed() -> dict[str, Any]:
     """The answers of an interrupted wizard that were wrong, as they were typed: nothing is known of what they hold."""
-    typed = _note().get("typed")
+    typed = read_state("draft-at.json").get("typed")
     return typed if isinstance(typed, dict) else {}
-
-
-def _note() -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((state_directory() / "draft-at.json").read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    return {}
 
 
 def forget_draft() -> None:

@@ -52,9 +52,10 @@ def foreseen(
     """
     model = find_model(settings.model.model)
     measured = measured_of(site).without(before) if site is not None else None
-    lengths = lengths_in_advance(settings, model) or lengths_of_look(look, settings, model)
     if site is not None:
         lengths = lengths_of_site(site, settings, model, measured)
+    else:
+        lengths = lengths_in_advance(settings, model) or lengths_of_look(look, settings, model)
     machine = find_machine(settings.resources.machine)
     return estimate(settings, lengths, machine, model, measured, settings.resources.price_per_hour)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 KEPT = 20
+_PREFERENCES = "preferences.json"
 
 
 def state_directory() -> Path:
@@ -62,18 +63,19 @@ def remember(place: Place) -> None:
 
 def preference(name: str) -> str | None:
     """What a person prefers, such as the theme; None where nothing was chosen, or it cannot be read."""
-    value = _preferences().get(name)
+    value = read_state(_PREFERENCES).get(name)
     return value if isinstance(value, str) else None
 
 
 def save_preference(name: str, value: str) -> None:
     """Keeps it for the next start."""
-    write_state("preferences.json", json.dumps({**_preferences(), name: value}, indent=2))
+    write_state(_PREFERENCES, json.dumps({**read_state(_PREFERENCES), name: value}, indent=2))
 
 
-def _preferences() -> dict[str, Any]:
+def read_state(name: str) -> dict[str, Any]:
+    """What a JSON file of the state directory holds; nothing where it is not there, or cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((state_directory() / "preferences.json").read_text(encoding="utf-8"))
+        found = json.loads((state_directory() / name).read_text(encoding="utf-8"))
         if isinstance(found, dict):
             return found
     return {}

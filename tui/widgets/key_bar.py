@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 from textual.content import Content
 from textual.events import Click, MouseMove
@@ -74,20 +75,8 @@ class KeyBar(Widget):
         every = self._hints + self._kept
         before = 1 if sum(_width(hint, 1) for hint in every) <= self.size.width else 0
         right = self.size.width - sum(_width(hint, before) for hint in self._kept)
-        placed = []
-        at = 0
-        for hint in self._hints:
-            end = at + _width(hint, before)
-            if end > right:
-                break
-            placed.append(_Placed(hint, at + before, end))
-            at = end
-        at = max(at, right)
-        for hint in self._kept:
-            end = at + _width(hint, before)
-            placed.append(_Placed(hint, at + before, end))
-            at = end
-        return placed
+        placed = [one for one in _in_a_row(self._hints, 0, before) if one.end <= right]
+        return placed + _in_a_row(self._kept, max(0, right), before)
 
     def render(self) -> Content:
         """The line."""
@@ -120,6 +109,13 @@ class KeyBar(Widget):
             self.app.simulate_key(hint.key)
         else:
             self.app.bell()
+
+
+def _in_a_row(hints: list[Hint], at: int, before: int) -> list[_Placed]:
+    ends = list(accumulate((_width(hint, before) for hint in hints), initial=at))
+    return [
+        _Placed(hint, start + before, end) for hint, start, end in zip(hints, ends, ends[1:], strict=False)
+    ]
 
 
 def _width(hint: Hint, before: int) -> int:
