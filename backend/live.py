@@ -16,7 +16,6 @@ from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.monitor import MetricPoint, RunMonitor, read_metrics, read_resumes, whole_lines
 from llama_tui.backend.place import Place
 from llama_tui.backend.runs import Run, Snapshot, open_run
-from llama_tui.backend.schedulers.slurm import Slurm
 from llama_tui.backend.site import connect
 
 Result = TypeVar("Result")
@@ -230,7 +229,7 @@ class LiveRun:
 
     def _connect(self) -> None:
         site = connect(self.place, self._hosts, self._lost, self._with_slurm)
-        self._with_slurm = isinstance(site.scheduler, Slurm)
+        self._with_slurm = site.on_slurm
         self.clock_offset = site.clock_offset
         try:
             run = open_run(site, self.run_id)

@@ -30,6 +30,11 @@ class Site:
         self.workspace = workspace
         self.clock_offset = link.greeting.time - time.time()
 
+    @property
+    def on_slurm(self) -> bool:
+        """Whether Slurm schedules here; else the stages run on this very host, one after another."""
+        return isinstance(self.scheduler, Slurm)
+
     def now(self) -> float:
         """The host's clock, seconds since 1970 (a laptop's own may differ)."""
         return time.time() + self.clock_offset

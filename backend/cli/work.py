@@ -146,7 +146,7 @@ def _launch(ctx: click.Context, settings: Settings, *, submit: bool, wait: bool)
         made = create_run(site, settings)
         click.echo(made.run_id)
         click.echo(f"in {made.layout.path} {_how(site)}", err=True)
-        if settings.stack is Stack.NEURON and site.scheduler.name != "Slurm":
+        if settings.stack is Stack.NEURON and not site.on_slurm:
             click.echo(
                 f"warning: stack neuron, so {site.link.greeting.host} must have the Trainium chips itself",
                 err=True,
@@ -161,7 +161,7 @@ def _launch(ctx: click.Context, settings: Settings, *, submit: bool, wait: bool)
 
 def _how(site: Site) -> str:
     host = site.link.greeting.host
-    if site.scheduler.name == "Slurm":
+    if site.on_slurm:
         return f"by Slurm, on {host}"
     return f"on {host}, without Slurm: one stage after another, on this one machine"
 

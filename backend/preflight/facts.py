@@ -14,7 +14,7 @@ from llama_tui.backend.preflight.check import Once
 from llama_tui.backend.preflight.remote import ask, hub_program
 from llama_tui.backend.render import plan_run
 from llama_tui.backend.schedulers.base import FIELD
-from llama_tui.backend.schedulers.slurm import Slurm, refusal
+from llama_tui.backend.schedulers.slurm import refusal
 from llama_tui.backend.settings import SHIPPED_DATASET, SMOLLM2_WHEEL, Settings
 from llama_tui.backend.site import Site
 
@@ -99,7 +99,7 @@ class Facts:
     @property
     def on_slurm(self) -> bool:
         """Whether jobs go to a Slurm, not to this one machine."""
-        return isinstance(self.site.scheduler, Slurm)
+        return self.site.on_slurm
 
     @property
     def environment_there(self) -> bool:

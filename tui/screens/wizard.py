@@ -345,7 +345,7 @@ class WizardScreen(PatientScreen):
         if site is None:
             pane.tell_checks("✗ The host could not be reached: test the connection in the Where step.")
             return
-        pane.show_place(site.scheduler.name == "Slurm")
+        pane.show_place(site.on_slurm)
         try:
             pane.show_estimate(await in_background(lambda: foreseen(settings, site)))
             pane.tell_checks("… looking at the host")

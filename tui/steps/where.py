@@ -88,13 +88,13 @@ def _look(place: Place, hosts: HostBook) -> str:
 def _what_is_there(site: Site) -> str:
     who = site.link.greeting
     disk = site.link.call("disk", path=site.workspace.path)
-    by_slurm = "Slurm" if site.scheduler.name == "Slurm" else "no Slurm"
+    by_slurm = "Slurm" if site.on_slurm else "no Slurm"
     lines = [
         f"{who.user}@{who.host}, Python {who.python}, {by_slurm}",
         f"  workspace {site.workspace.path}: {disk['free'] / 1e9:.0f} GB free on {disk['mount']} ({disk['kind']})"
         + ("" if disk["writable"] else ", NOT writable"),
     ]
-    if site.scheduler.name == "Slurm":
+    if site.on_slurm:
         version = site.link.run(["sinfo", "--version"]).stdout.strip()
         nodes = site.link.run(["sinfo", "-h", "-o", "%P %D %t %f"]).stdout.strip().splitlines()
         lines.append(f"  {version}; partitions (nodes, state, features):")
