@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 from textual.app import App
@@ -34,7 +35,7 @@ from llama_tui.tui.widgets.failure_panel import FailurePanel
 from llama_tui.tui.widgets.log_pane import LogPane
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.tables import StageTable
-from tests.pilot import click, text_of, until
+from tests.pilot import click, painted, text_of, until
 from tests.tiny import go, ran, set_behaviour, tiny_run, wait_for, wait_until_runs
 
 TUNE = Stage.FINETUNE
@@ -307,6 +308,32 @@ class TestFailure:
             others = tuple(one for one in snapshot.jobs if one is not job)
             monitor(app).tell(SnapshotTaken(replace(snapshot, jobs=(*others, killed))))
             await until(pilot, lambda: "memory" in text_of(app, "#failure"), "what the queue knew")
+
+    async def test_a_log_chosen_while_the_scheduler_is_asked_stays(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = failed_run(site, workspace)
+        Path(run.layout.log(TUNE, 1)).write_text("the first attempt\n")
+        set_behaviour(run, TUNE, "wait")
+        answer, rerun = Event(), Run.rerun
+
+        def slowly(self: Run, stage: Stage) -> None:
+            rerun(self, stage)
+            assert answer.wait(60)
+
+        monkeypatch.setattr(Run, "rerun", slowly)
+        app = app_on(run)
+        async with app.run_test(size=(80, 24), notifications=True) as pilot:
+            await until(pilot, lambda: "→" in text_of(app, "#failure"), "the diagnosis")
+            await pilot.press("r")
+            await until(pilot, lambda: "attempt 2 of 2" in text_of(app, "#log-title"))
+            await pilot.press("left_square_bracket")
+            answer.set()
+            await until(pilot, lambda: "is run again" in painted(app), "the scheduler's answer")
+            go(run, TUNE)
+            await until(pilot, lambda: "All seven stages are done" in text_of(app, "#failure"))
+            assert "attempt 1 of 2" in text_of(app, "#log-title")
+            assert view_of(app).text == "the first attempt"
 
     async def test_a_long_diagnosis_leaves_room_for_the_log(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace, "OSError: [Errno 28] No space left on device\n" + "more\n" * 50)

@@ -153,6 +153,11 @@ class MonitorScreen(RunScreen):
         """The one under the cursor."""
         return self.query_one(StageTable).stage
 
+    @property
+    def chosen(self) -> tuple[Stage, int] | None:
+        """The stage and attempt whose log was chosen."""
+        return self._pinned
+
     def back_to_current(self) -> None:
         """The log follows the run again."""
         self._pinned = None

@@ -58,6 +58,11 @@ class RunScreen(Screen[None]):
         """The one that a person points at."""
         raise NotImplementedError
 
+    @property
+    def chosen(self) -> object:
+        """What a person chose to look at; None when the screen follows the run."""
+        return None
+
     def back_to_current(self) -> None:
         """Something else happens now: what was chosen to look at counts no more."""
 
@@ -92,12 +97,15 @@ class RunScreen(Screen[None]):
     @work(exclusive=True, group="do", exit_on_error=False)
     async def _do(self, done: str, action: Callable[[Run], object]) -> None:
         self.notify("The scheduler is being asked …", timeout=2)
+        chosen = self.chosen
         try:
             await in_background(lambda: self.live.do(action))
         except UserError as error:
             self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
             return
-        self.back_to_current()
+        if self.chosen == chosen:
+            # Else somebody chose while the scheduler was asked, and that is newer than the key.
+            self.back_to_current()
         self.notify(done[:1].upper() + done[1:] + ".", markup=False)
 
     @work(exclusive=True, group="script", exit_on_error=False)
