@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -16,6 +17,7 @@ DEPENDENCY_FAILED = "DependencyNeverSatisfied"
 SUBMISSION_PATIENCE = 60.0
 # Files of a run directory can be damaged, or written by somebody else; these are what reading them may raise.
 NO_RECORD = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+_TERMINATED = 128 + signal.SIGTERM
 _LATEST = 1 << 33
 _MOST_ATTEMPTS = 1_000_000
 
@@ -250,8 +252,12 @@ def _runs_again(status: Status, job: Job | None) -> bool:
 
 
 def _word_is_due(attempt: Attempt, status: Status, job: Job | None) -> bool:
-    """Ended by SIGTERM, and the queue's answer is older than that: cancelled, preempted and timed out look alike."""
-    told = attempt.cancelled or status.exit_code == 0 or status.signal is None
+    """Ended by SIGTERM, and the queue's answer is older than that: cancelled, preempted and timed out look alike.
+
+    The program may hear of it, and end with that code, before its script does.
+    """
+    by_signal = status.signal is not None or status.exit_code == _TERMINATED
+    told = attempt.cancelled or status.exit_code == 0 or not by_signal
     return not told and job is not None and job.state is JobState.ACTIVE
 
 

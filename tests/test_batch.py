@@ -78,11 +78,23 @@ def test_a_job_whose_processes_are_killed_has_failed(batch: Queue, tmp_path: Pat
 
 
 def test_cancel(batch: Queue) -> None:
-    running, waiting = batch.submit("sleep 60"), batch.submit("true")
+    running = batch.submit("sleep 60")
+    # Jobs that wait for nothing begin in any order.
     batch.wait(running, "RUNNING")
+    waiting = batch.submit("true")
     batch.call("cancel", waiting, running, "999")
     assert batch.wait(running, "CANCELLED", "FAILED") == "CANCELLED"
     assert batch.state(waiting) == "CANCELLED"
+
+
+def test_a_job_that_ends_while_it_is_looked_at_has_not_failed(batch: Queue) -> None:
+    """Its record was read, then it wrote the last word and its processes ended: what follows must not be cancelled."""
+    job = batch.submit("true")
+    batch.wait(job, "COMPLETED")
+    code = "import sys, batch; job = batch.load(sys.argv[1]); job.update(state='RUNNING', keeper=0); print(batch.state_of(job))"
+    argv = [sys.executable, "-c", code, job]
+    looked = subprocess.run(argv, cwd=batch.folder, capture_output=True, text=True, check=True)
+    assert looked.stdout == "COMPLETED\n"
 
 
 def test_a_log_that_cannot_be_written(batch: Queue, tmp_path: Path) -> None:

@@ -73,10 +73,11 @@ def alive(job: Job) -> bool:
 
 def state_of(job: Job) -> str:
     """The job's state in Slurm's words; a job whose processes are gone without a word has failed."""
-    state = str(job["state"])
-    if state in FINAL or alive(job):
-        return state
-    return "FAILED"
+    if job["state"] in FINAL or alive(job):
+        return str(job["state"])
+    # Its last word may be younger than the record at hand.
+    latest = load(job["id"]) or job
+    return str(latest["state"]) if latest["state"] in FINAL or alive(latest) else "FAILED"
 
 
 def submit(arguments: argparse.Namespace) -> None:

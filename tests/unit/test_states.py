@@ -96,6 +96,13 @@ def test_a_signal_is_no_verdict_until_the_scheduler_says_whose() -> None:
     assert state_of(statuses=(ended,), jobs=()) is StageState.FAILED
 
 
+def test_a_program_that_heard_of_the_signal_before_its_script_did_is_no_verdict_either() -> None:
+    ended = status(code=143)
+    assert state_of(statuses=(ended,), jobs=(job(JobState.ACTIVE, "COMPLETING"),)) is StageState.RUNNING
+    assert state_of(statuses=(ended,), jobs=(job(JobState.CANCELLED, "CANCELLED"),)) is StageState.CANCELLED
+    assert state_of(statuses=(ended,), jobs=(job(JobState.FAILED, "FAILED"),)) is StageState.FAILED
+
+
 def test_a_job_that_nobody_recorded_is_found_by_its_comment() -> None:
     asked = (Attempt(ENV, 1, ASKED),)
     assert state_of(attempts=asked, jobs=(job(JobState.ACTIVE, "RUNNING"),)) is StageState.RUNNING
