@@ -11,10 +11,14 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 demo: $(VENV)/.program
 	$(BIN)/llama-tui demo
 
+# Slurm, sshd, training and the machine's other load are real: what fails there is run once more, and shown as RERUN with
+# its traceback. More than a few of them fail the whole.
+RERUNS := --reruns 1 --max-suite-reruns 4 --rerun-exclude-path tests/unit --rerun-show-tracebacks
+
 test: $(VENV)/.tests
 	sh tests/install_debian.sh
 	$(MAKE) --no-print-directory lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(RERUNS)
 
 # Seconds: no Slurm, no sshd, no training.
 unit: $(VENV)/.tests

@@ -83,8 +83,11 @@ def program(name: str) -> str:
     return path
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout: float = 20, every: float = 0.05) -> None:
-    """Poll until `condition()`; after `timeout` seconds raises ClusterError naming `what`."""
+def wait_until(condition: Callable[[], bool], what: str, timeout: float = 60, every: float = 0.05) -> None:
+    """Poll until `condition()`; after `timeout` seconds raises ClusterError naming `what`.
+
+    The time is for a hang: a busy machine may need several seconds for what is done at once on an idle one.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -251,7 +254,7 @@ class SlurmCluster:
         pairs = (word.partition("=") for word in text.split())
         return {name: value for name, equals, value in pairs if equals}
 
-    def wait_job(self, job_id: str, *states: str, timeout: float = 30) -> dict[str, str]:
+    def wait_job(self, job_id: str, *states: str, timeout: float = 90) -> dict[str, str]:
         """Poll until the job is in one of `states`; raises ClusterError after `timeout` seconds."""
         wait_until(
             lambda: self.job(job_id)["JobState"] in states,
@@ -260,6 +263,12 @@ class SlurmCluster:
             every=0.2,
         )
         return self.job(job_id)
+
+    def clear(self) -> None:
+        """Leave it as every test finds it: with a controller, and without a job, whatever the last test came to."""
+        self.start_controller()
+        self.run("scancel", "--full", f"--user={getpass.getuser()}")
+        wait_until(lambda: not self.run("squeue", "-h", check=True).stdout, "all jobs to end", every=0.2)
 
     def start_requeued(self, job_id: str) -> None:
         """Let a requeued job start soon instead of after the two minutes that Slurm waits.
@@ -273,7 +282,7 @@ class SlurmCluster:
         # One line for each partition that the node is in.
         return self.run("sinfo", "-h", "-N", "-n", node, "-o", "%T").stdout.split("\n")[0].strip()
 
-    def _wait_idle(self, node: str, timeout: float = 20) -> None:
+    def _wait_idle(self, node: str, timeout: float = 60) -> None:
         wait_until(
             lambda: self.node_state(node) == "idle",
             f"node {node} to be idle, not {self.node_state(node)}; see {self.root}/slurmd-{node}.log",
@@ -297,7 +306,7 @@ class SlurmCluster:
     def stop_controller(self) -> None:
         """End slurmctld in order; jobs run on."""
         if self.controller is not None:
-            self.controller.terminate()
+            self.controller.terminate(60)
             self.controller.close()
             self.controller = None
 

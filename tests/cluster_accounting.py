@@ -65,7 +65,7 @@ class Accounting:
         # slurmdbd looks for its configuration beside slurm.conf; the client library takes the socket from here.
         env = {**os.environ, "SLURM_CONF": str(self.root / "slurm.conf"), "MYSQL_UNIX_PORT": str(self.socket)}
         self._daemons.append(Daemon([program("slurmdbd"), "-D"], self.root / "slurmdbd.out", env=env))
-        wait_until(lambda: listening(port), f"slurmdbd; see {self.root}/slurmdbd.log", timeout=30)
+        wait_until(lambda: listening(port), f"slurmdbd; see {self.root}/slurmdbd.log")
 
     def register(self, conf: Path, cluster: str) -> None:
         """Make the cluster known to slurmdbd before its slurmctld asks. Raises ClusterError with sacctmgr's words."""
@@ -88,7 +88,7 @@ class Accounting:
         server += ["--skip-networking", f"--user={user}", f"--pid-file={self.root}/mariadb.pid"]
         server += ["--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=64M"]
         self._daemons.append(Daemon(server, self.root / "mariadb.log"))
-        wait_until(self.socket.exists, f"mariadbd; see {self.root}/mariadb.log", timeout=30)
+        wait_until(self.socket.exists, f"mariadbd; see {self.root}/mariadb.log")
 
     def stop(self) -> None:
         """Kill both."""

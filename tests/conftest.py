@@ -141,7 +141,7 @@ def slurm_site(
             return site
 
         yield connected
-        slurm_cluster.run("scancel", "--full", "--user=root")
+        slurm_cluster.clear()
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.app import App
 from textual.command import CommandPalette
+from textual.geometry import Offset, Region
 from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widget import Widget
@@ -41,13 +42,31 @@ def text_of(app: App[None], selector: str) -> str:
     return str(app.screen.query_one(selector, Static).content)
 
 
-async def click(pilot: Pilot[None], selector: Any, **where: Any) -> None:
-    """Clicks a widget once it is laid out and nothing covers it."""
-    await until(pilot, lambda: bool(pilot.app.screen.query(selector)), f"{selector} to click")
+async def click(pilot: Pilot[None], selector: Any, offset: tuple[int, int] = (0, 0)) -> None:
+    """Clicks a widget once it is laid out, rests where it is, and nothing covers it."""
+    looks: list[Region] = [Region()]
+
+    def rests() -> bool:
+        found = pilot.app.screen.query(selector)
+        looks.append(found.first().region if found else Region())
+        return looks[-1].area > 0 and looks[-1] == looks[-2]
+
+    await until(pilot, rests, f"{selector} to click")
     widget = pilot.app.screen.query(selector).first()
-    await until(pilot, lambda: widget.region.area > 0, f"{selector} to be laid out")
+    x, y = looks[-1].offset + offset
+    assert pilot.app.screen.get_widget_at(x, y)[0] is widget, f"{selector} is covered"
+    await click_at(pilot, x, y)
+
+
+async def click_at(pilot: Pilot[None], x: int, y: int, times: int = 1) -> None:
+    """Presses and releases the button there, now: Textual's own waits in between, and what was there may have moved."""
+    screen = pilot.app.screen
+    for chain in range(1, times + 1):
+        for kind in (events.MouseDown, events.MouseUp, events.Click):
+            more = {"chain": chain} if kind is events.Click else {}
+            screen._forward_event(kind(screen, x, y, 0, 0, 1, False, False, False, x, y, **more))
+    pilot.app.mouse_position = Offset(x, y)
     await pilot.pause()
-    assert await pilot.click(selector, **where), f"{selector} is covered"
 
 
 class Person:
@@ -130,7 +149,8 @@ class Mouse(Person):
             return where[-1] is not None and where[-1] == where[-2]
 
         await until(self.pilot, rests, f"{words!r} to click")
-        await self.pilot.click(offset=where[-1] or (0, 0), times=times)
+        x, y = where[-1] or (0, 0)
+        await click_at(self.pilot, x, y, times)
 
     async def paste(self, text: str) -> None:
         """Pastes with the middle button: the terminal hands the text over to where the cursor is."""

@@ -70,7 +70,7 @@ class Daemon:
             env=dict(env) if env is not None else None,
             start_new_session=True,
         )
-        first = self._read_line(10)
+        first = self._read_line(60)
         if not first.startswith("pid "):
             self.close()
             raise RuntimeError(f"could not start {argv[0]}: {first or 'no answer'}; see {log}")
@@ -121,7 +121,7 @@ class Daemon:
     def kill(self) -> None:
         """SIGKILL to the daemon alone, and wait for it; what it started runs on."""
         self._order(KILL)
-        self.wait(10)
+        self.wait(60)
 
     def signal(self, number: int) -> None:
         """Any signal to the daemon alone, for example SIGSTOP to make it hang."""
@@ -137,7 +137,7 @@ class Daemon:
         for pipe in (self._supervisor.stdin, self._supervisor.stdout):
             if pipe is not None:
                 pipe.close()
-        self._supervisor.wait(15)
+        self._supervisor.wait(60)
         self.exit_code = self.exit_code if self.exit_code is not None else -signal.SIGKILL
 
 

@@ -102,7 +102,7 @@ def slurm_site(demo: Demo, slurm_cluster: SlurmCluster, monkeypatch: pytest.Monk
     assert site.scheduler.name == "Slurm"
     places.remember(site.place)
     yield site
-    slurm_cluster.run("scancel", "--full", "--user=root")
+    slurm_cluster.clear()
     site.close()
 
 

@@ -30,7 +30,7 @@ TUNE = Stage.FINETUNE
 def place(slurm_cluster: SlurmCluster, tmp_path: Path) -> Iterator[Place]:
     """The cluster's head node, as the test's ssh config calls it."""
     yield Place(str(tmp_path / "it's 100% $HOME"), host="cluster", python=sys.executable)
-    slurm_cluster.run("scancel", "--full", "--user=root")
+    slurm_cluster.clear()
 
 
 class TestCommandLine:

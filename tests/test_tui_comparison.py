@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -107,6 +108,23 @@ class TestAskedLater:
             silent.clear()
             await keyboard.sees("Answered: “Ahoy?”.")
             await keyboard.misses("squeue did not answer")
+
+    async def test_a_look_that_takes_longer_than_the_pause_before_the_next_comes_to_its_end(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = run_that_answers_late(site, workspace)
+        ask_more(run, questions(prompts=["Ahoy?"]))
+
+        def slowly(run: Run) -> list[Asked]:
+            time.sleep(0.5)
+            return asked_later(run)
+
+        monkeypatch.setattr("llama_tui.tui.screens.comparison.asked_later", slowly)
+        monkeypatch.setattr("llama_tui.tui.screens.comparison.LOOK_EVERY", 0.1)
+        async with answers_of(run) as keyboard:
+            await keyboard.sees("): “Ahoy?”")
+            answer(run)
+            await keyboard.sees("Answered: “Ahoy?”.")
 
     async def test_what_was_answered_before_is_no_news(self, site: Site, workspace: Path) -> None:
         run = run_that_answers_late(site, workspace)

@@ -90,7 +90,7 @@ def ran(run: Run) -> list[Stage]:
     return [Stage(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def wait_for(run: Run, condition: Callable[[Snapshot], bool], timeout: float = 60) -> Snapshot:
+def wait_for(run: Run, condition: Callable[[Snapshot], bool], timeout: float = 120) -> Snapshot:
     """The first snapshot for which the condition holds."""
     deadline = time.monotonic() + timeout
     while True:

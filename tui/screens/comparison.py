@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Static
+from textual.worker import Worker
 
 from llama_tui.backend.comparison import Comparison, read_comparison
 from llama_tui.backend.comparison_pages import to_html, to_markdown
@@ -24,7 +25,7 @@ from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.screens.ask_prompts import AskPrompts
-from llama_tui.tui.screens.dialogs import Reading
+from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.screens.saving import save_text
 from llama_tui.tui.widgets.answers import MODES, AnswersView, asked_words
 from llama_tui.tui.widgets.key_bar import KeyBar
@@ -59,6 +60,7 @@ class ComparisonScreen(Screen[None]):
         self._awaited: set[int] = set()
         self._mode = MODES[0]
         self._settings: Questions | None = None
+        self._look: Worker[None] | None = None
 
     @cached_property
     def _run(self) -> KeptRun:
@@ -84,11 +86,12 @@ class ComparisonScreen(Screen[None]):
 
     def action_reload(self) -> None:
         """Reads it again."""
-        self._load()
+        self._look = self._load()
 
     def _look_again(self) -> None:
-        if self._awaited:
-            self._load()
+        # A slow scheduler is waited for: a look that is begun anew again and again never comes to its end.
+        if self._awaited and (self._look is None or self._look.is_finished):
+            self.action_reload()
 
     @work(exclusive=True, group="comparison", exit_on_error=False)
     async def _load(self) -> None:
@@ -144,21 +147,24 @@ class ComparisonScreen(Screen[None]):
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def action_ask(self) -> None:
         """Asks for prompts and has them answered by a new short job."""
+        late = LateAnswer(self)
         try:
-            first = self._settings
-            if first is None:
-                first = await in_background(lambda: self._run.do(_first_questions))
-            asked = await self.app.push_screen_wait(AskPrompts(first))
+            if self._settings is None:
+                self._settings = await in_background(lambda: self._run.do(_first_questions))
+            if not late.welcome:
+                late.tell("More can be asked now: a begins.")
+                return
+            asked = await self.app.push_screen_wait(AskPrompts(self._settings))
             if asked is None:
                 return
-            self._settings = asked
+            self._settings, late = asked, LateAnswer(self)
             self.notify("The scheduler is being asked …", timeout=2)
             self._awaited.add(await in_background(lambda: self._run.do(lambda run: ask_more(run, asked))))
         except UserError as error:
-            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            late.show_error(error)
             return
         self.notify("Asked. The answers are shown here when they are there.")
-        self._load()
+        self.action_reload()
 
     @work(exclusive=True, group="save", exit_on_error=False)
     async def action_save(self, kind: str) -> None:

@@ -21,7 +21,8 @@ from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
-from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.dialogs import Confirm
+from llama_tui.tui.screens.late_answer import LateAnswer
 
 if TYPE_CHECKING:
     from llama_tui.backend.diagnosis.diagnose import Diagnosis
@@ -97,11 +98,11 @@ class RunScreen(Screen[None]):
     @work(exclusive=True, group="do", exit_on_error=False)
     async def _do(self, done: str, action: Callable[[Run], object]) -> None:
         self.notify("The scheduler is being asked …", timeout=2)
-        chosen = self.chosen
+        chosen, late = self.chosen, LateAnswer(self)
         try:
             await in_background(lambda: self.live.do(action))
         except UserError as error:
-            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            late.show_error(error)
             return
         if self.chosen == chosen:
             # Else somebody chose while the scheduler was asked, and that is newer than the key.
@@ -113,14 +114,13 @@ class RunScreen(Screen[None]):
         """Shows exactly what ran for the stage under the cursor."""
         if self.snapshot is None:
             return
-        view = self.snapshot.view(self.stage)
+        view, late = self.snapshot.view(self.stage), LateAnswer(self)
         path = (view.stage, max(1, view.attempt))
         text = await self._asked(lambda run: run.site.link.read_text(run.layout.script(*path)) or "")
         if text is None:
             return
-        self.app.push_screen(
-            Reading(f"{view.stage}, attempt {max(1, view.attempt)}", text or "Not submitted yet.")
-        )
+        title = f"{view.stage}, attempt {max(1, view.attempt)}"
+        late.show(title, text or "Not submitted yet.", f"The script of {view.stage} is there: s shows it.")
 
     def action_compare(self) -> None:
         """Shows both models' answers."""
@@ -138,13 +138,16 @@ class RunScreen(Screen[None]):
             return
         view = snapshot.current
         found = self.diagnoses.get((view.stage, view.attempt, view.state))
-        bad = view.state.ended_badly
+        bad, late = view.state.ended_badly, LateAnswer(self)
 
         def ask(run: Run) -> tuple[Settings, Diagnosis | None]:
             return run.settings, found or (explain(run, snapshot, view.stage) if bad else None)
 
         answer = await self._asked(ask)
         if answer is None:
+            return
+        if not late.welcome:
+            late.tell("The settings of this run are there: t opens the wizard with them.")
             return
         settings, found = answer
         from llama_tui.tui.screens.wizard import WizardScreen
@@ -164,12 +167,16 @@ class RunScreen(Screen[None]):
         snapshot = self.snapshot
         if snapshot is None:
             return
-        view = snapshot.current
+        view, late = snapshot.current, LateAnswer(self)
         found = self.diagnoses.get((view.stage, view.attempt, view.state))
         text = await self._asked(lambda run: colleague_report(run, snapshot, view.stage, found))
-        if text is not None:
+        if text is None:
+            return
+        if late.welcome:
             self.app.copy_to_clipboard(text)
-            self.app.push_screen(Reading("Copied, if your terminal allows it. c copies again", text))
+        late.show(
+            "Copied, if your terminal allows it. c copies again", text, "The report is there: k shows it."
+        )
 
     async def _asked(self, ask: Callable[[Run], Answer]) -> Answer | None:
         """What the run answers; None, told to the person, when it cannot be asked."""

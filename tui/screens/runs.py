@@ -29,7 +29,8 @@ from llama_tui.backend.site import Site, connect
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
-from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.dialogs import Confirm
+from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.tables import Cell, SteadyTable
@@ -240,21 +241,26 @@ class RunsScreen(Screen[None]):
         chosen = self._chosen()
         if chosen is None:
             return
-        run_id = chosen.info.run_id
+        run_id, late = chosen.info.run_id, LateAnswer(self)
         # Not as a toast: it would lie over the question's buttons.
         self._note(f"… counting what {run_id} takes on the disk")
         try:
             taken = await self._at(chosen, lambda site: _removable_size(site, run_id))
             self._note("")
+            if not late.welcome:
+                # The next letter of a text must not answer the question.
+                late.tell(f"{run_id} is not deleted, since you went on to something else: X asks again.")
+                return
             if not await self.app.push_screen_wait(
                 Confirm("Delete this run?", _question(chosen, taken), "Delete")
             ):
                 return
             self._note(f"… deleting {run_id}")
+            late = LateAnswer(self)
             await self._at(chosen, lambda site: remove_run(site, run_id))
         except UserError as error:
             self._note("")
-            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            late.show_error(error)
             return
         self.notify(f"{run_id} is deleted.", markup=False)
         self.action_reload()

@@ -20,7 +20,8 @@ from llama_tui.backend.runs import Run, Snapshot, belongs
 from llama_tui.backend.schedulers.base import Job
 from llama_tui.tui.background import in_background
 from llama_tui.tui.screens.columns import Columns
-from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.dialogs import Confirm
+from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.queue_columns import COLUMNS, USUAL, moment
 from llama_tui.tui.widgets.queue_table import QueueTable
@@ -240,12 +241,13 @@ class QueuePane(Vertical):
         job = self._table.chosen
         if job is None:
             return
+        late = LateAnswer(self.screen)
         try:
             text = await self._asked(lambda run: run.site.scheduler.detail(job))
         except UserError as error:
             self.notify(error.message, severity="warning", markup=False)
             return
-        self.app.push_screen(Reading(f"Job {job}", printable(text)))
+        late.show(f"Job {job}", printable(text), f"What is known of job {job} is there: Enter shows it.")
 
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def cancel(self) -> None:
@@ -256,10 +258,11 @@ class QueuePane(Vertical):
         words = "It ends at once; jobs that wait for it will not start."
         if not await self.app.push_screen_wait(Confirm(f"Cancel job {job}?", words, "Cancel the job")):
             return
+        late = LateAnswer(self.screen)
         try:
             await self._asked(lambda run: run.site.scheduler.cancel([job]))
         except UserError as error:
-            self.app.push_screen(Reading(error.title, printable(f"{error.message}\n\n{error.hint}".rstrip())))
+            late.show_error(error)
             return
         self._asked_everyone = _NEVER
         self._look_again()
