@@ -1,6 +1,7 @@
 """The link over SSH: shells, noise, limits, cuts and silence, with a real sshd."""
 
 import hashlib
+import itertools
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llama_tui.backend.errors import HostError, LinkLost
+from llama_tui.backend.hosts import ssh_transport
 from llama_tui.backend.hosts.base import Channel, Host
 from llama_tui.backend.hosts.openssh import OpenSshHost
 from llama_tui.backend.hosts.ssh import SshHost
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.ssh
 SHELLS = ["dash", "bash", "zsh", "fish", "tcsh"]
 # What the shells read differently: quotes, backslashes, exclamation marks, dollars, newlines.
 AWKWARD = "printf %s 'a\\\\b!c $HOME \"q\"'\"'\"'`x`\n~*'"
+# A busy machine takes seconds for what waits for nothing; what waits for a dead peer takes DEAD_AFTER.
+AT_ONCE = DEAD_AFTER * 2 / 3
 AWKWARD_OUTPUT = b'a\\\\b!c $HOME "q"\'`x`\n~*'
 
 
@@ -212,7 +216,9 @@ class TestHostsAsTheyAre:
             with pytest.raises(HostError, match="quota exceeded"):
                 Link(ssh_host(server))
 
-    def test_one_session_at_a_time(self, tmp_path: Path) -> None:
+    def test_one_session_at_a_time(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A busy machine takes longer to end a process.
+        monkeypatch.setattr(ssh_transport, "_SLOT_IS_FREED_WITHIN", 60.0)
         with Sshd(tmp_path, {"MaxSessions": "1"}) as server:
             host = ssh_host(server)
             first = Link(host)
@@ -229,7 +235,8 @@ class TestHostsAsTheyAre:
             first.close()
             host.close()
 
-    def test_no_session_at_all(self, tmp_path: Path) -> None:
+    def test_no_session_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(ssh_transport, "_SLOT_IS_FREED_WITHIN", 0.1)
         with (
             Sshd(tmp_path, {"MaxSessions": "0"}) as server,
             pytest.raises(HostError, match="no further session"),
@@ -249,33 +256,34 @@ class TestCuts:
         host = ssh_host(sshd)
         log = tmp_path / "log"
         log.write_text("")
-        text, writing = "", threading.Event()
+        text, cut_enough = "", threading.Event()
 
         def write() -> None:
             with log.open("a", buffering=1) as stream:
-                for number in range(3000):
+                for number in itertools.count():
                     stream.write(f"line {number}\n")
-                    if number % 10 == 0:
-                        time.sleep(0.01)
-            writing.set()
+                    if number % 10 == 0 and cut_enough.wait(0.01):
+                        return
 
         writer = threading.Thread(target=write)
         writer.start()
-        cuts = 0
-        while not (writing.is_set() and text == log.read_text()):
+        for _ in range(5):
             lost = threading.Event()
             link = Link(host, on_lost=lambda _, lost=lost: lost.set())  # type: ignore[misc]
             events, _ = collected(link, log, offset=len(text))
-            time.sleep(0.3)
-            if not writing.is_set():
-                sshd.kill_sessions()
-                assert lost.wait(2)
-                cuts += 1
+            wait_until(lambda events=events: bool(events), "more of the log")  # type: ignore[misc]
+            sshd.kill_sessions()
+            # Silence would tell it as well, much later.
+            assert lost.wait(DEAD_AFTER / 2)
             link.close()
             text += "".join(event["text"] for event in events)
+        cut_enough.set()
         writer.join()
-        assert cuts >= 3
-        assert text == "".join(f"line {number}\n" for number in range(3000))
+        link = Link(host)
+        _, rest = collected(link, log, offset=len(text))
+        wait_until(lambda: text + rest() == log.read_text(), "the rest of the log")
+        link.close()
+        assert log.read_text() == "".join(f"line {number}\n" for number in range(log.read_text().count("\n")))
         host.close()
 
     def test_silence_is_a_dead_link(self, sshd: Sshd, connect: Callable[..., Host], tmp_path: Path) -> None:
@@ -284,7 +292,6 @@ class TestCuts:
         lost = threading.Event()
         link = Link(host, on_lost=lambda _: lost.set())
         sshd.freeze()
-        frozen = time.monotonic()
         errors: list[BaseException] = []
 
         def write() -> None:
@@ -296,19 +303,18 @@ class TestCuts:
         writer = threading.Thread(target=write)
         try:
             writer.start()
-            assert lost.wait(DEAD_AFTER + 5)
-            assert time.monotonic() - frozen < DEAD_AFTER + 2
-            writer.join(5)
+            assert lost.wait(DEAD_AFTER + 10)
+            writer.join(DEAD_AFTER)
             assert [type(error) for error in errors] == [LinkLost]
             closing = time.monotonic()
             link.close()
-            assert time.monotonic() - closing < 1
+            assert time.monotonic() - closing < AT_ONCE
         finally:
             sshd.thaw()
         again = time.monotonic()
         link = Link(host)
         assert link.run(["echo", "back"]).stdout == "back\n"
-        assert time.monotonic() - again < 3
+        assert time.monotonic() - again < AT_ONCE
         link.close()
 
     def test_a_dead_server_does_not_keep_the_program(self, sshd: Sshd) -> None:
@@ -326,7 +332,7 @@ class TestCuts:
         assert program.stdout.readline() == b"up\n"
         sshd.freeze()
         try:
-            _, said = program.communicate(b"\n", timeout=5)
+            _, said = program.communicate(b"\n", timeout=AT_ONCE)
         finally:
             sshd.thaw()
             if program.poll() is None:

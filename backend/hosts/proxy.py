@@ -23,6 +23,9 @@ from llama_tui.backend.hosts.ssh_config import HostConfig
 
 STALLED_AFTER = 15.0
 _SAID_LINES = 30
+# Once its pipe is closed it ends at once; on a busy machine that takes a moment to be seen.
+_ENDED_WITHIN = 2.0
+_LAST_WORDS_WITHIN = 1.0
 _FIRST_ADDRESS_TIMEOUT = 8.0
 
 
@@ -223,7 +226,7 @@ class ProxyCommand:
         except subprocess.TimeoutExpired:
             return None
         # Its last words may still be on their way; a child that holds stderr must not hold us.
-        self._listener.join(0.3)
+        self._listener.join(_LAST_WORDS_WITHIN)
         return code
 
     def _listen(self) -> None:
@@ -257,7 +260,7 @@ class ProxyCommand:
 
 def proxy_failure(proxy: ProxyCommand, alias: str) -> HostError:
     """What to say when a connection through `proxy` did not come about."""
-    said, code = proxy.said(), proxy.ended(0.5)
+    said, code = proxy.said(), proxy.ended(_ENDED_WITHIN)
     said = proxy.said() or said
     state = "still runs, but no SSH server answers behind it" if code is None else f"ended (exit code {code})"
     text = f"The ProxyCommand of {alias} {state}" + (f". It said:\n{said}" if said else f": {proxy.command}")
