@@ -15,7 +15,7 @@ from textual.app import App
 from textual.widgets import Input
 
 from llama_tui.backend.colleague_report import without_secrets
-from llama_tui.backend.live import SnapshotTaken
+from llama_tui.backend.live import LiveRun, SnapshotTaken
 from llama_tui.backend.log_file import PIECE
 from llama_tui.backend.log_window import KEPT
 from llama_tui.backend.monitor import MetricPoint
@@ -32,7 +32,7 @@ from llama_tui.tui.screens.dialogs import Confirm, Reading
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.widgets.failure_panel import FailurePanel
-from llama_tui.tui.widgets.log_pane import LogPane
+from llama_tui.tui.widgets.log_pane import LogPane, Shown
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.tables import StageTable
 from tests.pilot import click, painted, text_of, until
@@ -48,6 +48,16 @@ def failed_run(site: Site, workspace: Path, log: str = "") -> Run:
     wait_for(run, lambda one: one.finished)
     if log:
         Path(run.layout.log(TUNE, 1)).write_text(log)
+    return run
+
+
+def twice_failed_run(site: Site, workspace: Path) -> Run:
+    """The same, run again in vain; the first attempt's log says so."""
+    run = failed_run(site, workspace)
+    Path(run.layout.log(TUNE, 1)).write_text("the first attempt\n")
+    set_behaviour(run, TUNE, "4")
+    run.rerun(TUNE)
+    wait_for(run, lambda one: one.view(TUNE).attempt == 2 and one.finished)
     return run
 
 
@@ -73,12 +83,7 @@ BIG = "".join(f"line {number} of a big log {'.' * 80}\n" for number in range(60_
 
 class TestLog:
     async def test_earlier_attempts_by_key_and_by_mouse(self, site: Site, workspace: Path) -> None:
-        run = failed_run(site, workspace)
-        Path(run.layout.log(TUNE, 1)).write_text("the first attempt\n")
-        set_behaviour(run, TUNE, "4")
-        run.rerun(TUNE)
-        wait_for(run, lambda one: one.finished)
-        app = app_on(run)
+        app = app_on(twice_failed_run(site, workspace))
         async with app.run_test(size=(80, 24)) as pilot:
             await until(pilot, lambda: "this is finetune" in view_of(app).text)
             assert "attempt 2 of 2" in text_of(app, "#log-title")
@@ -89,6 +94,57 @@ class TestLog:
             await click(pilot, "#older")
             await until(pilot, lambda: view_of(app).text == "the first attempt")
             assert "chosen" in text_of(app, "#log-title")
+
+    async def test_of_two_that_are_chosen_on_a_slow_link_the_last_is_followed(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = twice_failed_run(site, workspace)
+        first, last = (run.layout.log(TUNE, attempt) for attempt in (1, 2))
+        begun, both, overtaken = Event(), Event(), Event()
+        follow, follow_now = LiveRun.follow_log, LogPane._follow_now
+        followed: list[str] = []
+
+        def chosen(pane: LogPane, shown: Shown) -> None:
+            if begun.is_set():
+                both.set()
+            follow_now(pane, shown)
+
+        def slowly(live: LiveRun, path: str, fresh: bool = True) -> None:
+            if path == first:
+                begun.set()
+                assert both.wait(60)
+                overtaken.wait(1)
+            follow(live, path, fresh)
+            followed.append(path)
+            if begun.is_set():
+                overtaken.set()
+
+        monkeypatch.setattr(LogPane, "_follow_now", chosen)
+        monkeypatch.setattr(LiveRun, "follow_log", slowly)
+        app = app_on(run)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "this is finetune" in view_of(app).text)
+            await pilot.press("left_square_bracket")
+            await until(pilot, begun.is_set)
+            await pilot.press("right_square_bracket")
+            await until(pilot, lambda: len(followed) == 3)
+            with Path(last).open("a") as log:
+                log.write("and more\n")
+            await until(pilot, lambda: view_of(app).text.endswith("and more"))
+
+    async def test_one_that_is_chosen_without_a_link_is_shown_when_it_is_back(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llama_tui.backend.live.FIRST_PAUSE", 60.0)
+        app = app_on(twice_failed_run(site, workspace))
+        async with app.run_test(size=(80, 24), notifications=True) as pilot:
+            await until(pilot, lambda: "this is finetune" in view_of(app).text)
+            monitor(app).live.do(lambda one: one.site.link._channel.close())
+            await until(pilot, lambda: monitor(app).query_one("#link").display, "the link bar")
+            await pilot.press("left_square_bracket")
+            await until(pilot, lambda: "There is no connection just now" in painted(app))
+            await pilot.press("x")
+            await until(pilot, lambda: view_of(app).text == "the first attempt")
 
     async def test_a_big_log_opens_at_its_end_and_scrolls_to_its_beginning(
         self, site: Site, workspace: Path

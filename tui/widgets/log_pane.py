@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from bisect import bisect_right
 from collections.abc import Callable
@@ -71,6 +72,7 @@ class LogPane(Vertical):
         self._pause = PAUSE
         self._path = ""
         self.shown: Shown | None = None
+        self._following = threading.Lock()
         self._title = ""
         self._needle = ""
         self._hits: list[int] = []
@@ -154,14 +156,18 @@ class LogPane(Vertical):
         try:
             await in_background(lambda: self._follow_now(shown))
         except UserError as error:
+            # Followed with the next snapshot, when the link is back.
+            self.shown = None
             self.notify(error.message, severity="warning", markup=False)
 
     def _follow_now(self, shown: Shown) -> None:
         live = self._live()
         path = live.do(lambda run: run.layout.log(shown.stage, shown.attempt))
-        if self.shown == shown:
-            self._path = path
-            live.follow_log(path)
+        # One after another: of two that wait for a slow link, the one that was chosen first may get it last.
+        with self._following:
+            if self.shown == shown:
+                self._path = path
+                live.follow_log(path)
 
     def _show_title(self) -> None:
         view = self.view
