@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,8 +64,8 @@ class TestSlurm:
     ) -> None:
         job = slurm_cluster.submit(SLEEP, "--output=/dev/null", "--nodelist=trn1-2", option)
         slurm_cluster.wait_job(job, "RUNNING")
-        slurm_cluster.kill_node("trn1-2")
         try:
+            slurm_cluster.kill_node("trn1-2")
             fields = slurm_cluster.wait_job(job, state)
             assert fields["Restarts"] == str(int(state == "PENDING"))
             assert slurm_cluster.node_state("trn1-2").startswith("down")
@@ -79,8 +78,8 @@ class TestSlurm:
         slurm_cluster.wait_job(job, "RUNNING")
         daemon = slurm_cluster.slurmd["trn1-1"]
         wait_until(lambda: len(daemon.descendants()) >= 3, "slurmstepd, the script and its sleep")
-        slurm_cluster.kill_node("trn1-1", jobs_survive=True)
         try:
+            slurm_cluster.kill_node("trn1-1", jobs_survive=True)
             slurm_cluster.wait_job(job, "NODE_FAIL")
             left = daemon.descendants()
             assert left
@@ -94,8 +93,8 @@ class TestSlurm:
         script = f"#!/bin/bash\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.1; done\n"
         job = slurm_cluster.submit(script, "--output=/dev/null")
         slurm_cluster.wait_job(job, "RUNNING")
-        slurm_cluster.stop_controller()
         try:
+            slurm_cluster.stop_controller()
             failed = slurm_cluster.run("squeue")
             assert failed.returncode == 1
             assert "Unable to contact slurm controller" in failed.stderr
@@ -106,9 +105,7 @@ class TestSlurm:
         slurm_cluster.wait_job(job, "COMPLETED")
 
     def test_two_clusters_do_not_meet(self, slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
-        started = time.monotonic()
         with SlurmCluster(tmp_path / "other") as other:
-            assert time.monotonic() - started < 6
             job = other.submit(SLEEP, "--output=/dev/null", "--job-name=only-in-the-other")
             other.wait_job(job, "RUNNING")
             assert "only-in-the-other" not in slurm_cluster.run("squeue", "-o", "%j", check=True).stdout
@@ -166,7 +163,7 @@ class TestSshd:
     """Login, cable, options."""
 
     def test_login_runs_a_command_in_its_own_home(self, sshd: Sshd) -> None:
-        out, _ = ssh(sshd, 'echo "$HOME"; exit 7').communicate(timeout=20)
+        out, _ = ssh(sshd, 'echo "$HOME"; exit 7').communicate(timeout=60)
         assert out.strip() == str(sshd.home)
 
     def test_a_pulled_cable_ends_the_session_but_not_what_is_detached(self, sshd: Sshd) -> None:
@@ -174,28 +171,31 @@ class TestSshd:
         assert client.stdout is not None
         detached = int(client.stdout.readline())
         sshd.kill_sessions()
-        assert client.wait(10) == 255
+        assert client.wait(60) == 255
         client.communicate()
         assert runs(detached)
         os.kill(detached, signal.SIGKILL)
 
-    def test_a_frozen_link_neither_answers_nor_ends(self, sshd: Sshd) -> None:
-        client = ssh(sshd, "echo up; sleep 0.3; echo end")
+    def test_a_frozen_link_neither_answers_nor_ends(self, sshd: Sshd, tmp_path: Path) -> None:
+        waits = f"until [ -e {tmp_path}/go ]; do sleep 0.05; done"
+        client = ssh(sshd, f"echo up; {waits}; echo end; touch {tmp_path}/said")
         assert client.stdout is not None
         assert client.stdout.readline() == "up\n"
         sshd.freeze()
         try:
+            (tmp_path / "go").touch()
+            wait_until((tmp_path / "said").exists, "the command's last word")
             with pytest.raises(subprocess.TimeoutExpired):
                 client.wait(0.8)
         finally:
             sshd.thaw()
-        assert client.communicate(timeout=20)[0] == "end\n"
+        assert client.communicate(timeout=60)[0] == "end\n"
 
     def test_options_reach_the_server(self, tmp_path: Path) -> None:
         (tmp_path / "banner").write_text("Trespassers will walk the plank\n")
         options = {"Banner": str(tmp_path / "banner"), "ForceCommand": "echo forced"}
         with Sshd(tmp_path / "sshd", options) as server:
-            out, err = ssh(server, "echo asked").communicate(timeout=20)
+            out, err = ssh(server, "echo asked").communicate(timeout=60)
         assert out == "forced\n"
         assert "walk the plank" in err
 
@@ -210,12 +210,12 @@ class TestSshd:
             server.client_config("head")
             server.known_hosts.write_text(known)
             client = ssh(server, "true")
-            assert "IDENTIFICATION HAS CHANGED" in client.communicate(timeout=20)[1]
+            assert "IDENTIFICATION HAS CHANGED" in client.communicate(timeout=60)[1]
             assert client.returncode == 255
 
     @pytest.mark.slurm
     def test_a_session_uses_the_cluster(self, slurm_sshd: Sshd) -> None:
-        out, _ = ssh(slurm_sshd, "sinfo -h -o %P").communicate(timeout=20)
+        out, _ = ssh(slurm_sshd, "sinfo -h -o %P").communicate(timeout=60)
         assert out.strip() == "dev*"
 
 

@@ -44,7 +44,7 @@ class TestCommandLine:
         return ["--host", place.host, "--workspace", place.workspace, "--python", place.python]
 
     def call(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([str(PROGRAM), *argv], capture_output=True, text=True, timeout=60)
+        return subprocess.run([str(PROGRAM), *argv], capture_output=True, text=True, timeout=180)
 
     @pytest.fixture
     def run(self, place: Place, options: list[str]) -> Run:
@@ -70,7 +70,7 @@ class TestCommandLine:
             go(run, TUNE)
             lines = [following.stdout.readline() for _ in range(42)]
             following.send_signal(signal.SIGINT)
-            assert following.wait(20) == 130
+            assert following.wait(60) == 130
         assert "".join(lines) == Path(run.layout.log(TUNE, 1)).read_text()
 
     def test_a_cut_while_following_is_told(self, run: Run, options: list[str], slurm_sshd: Sshd) -> None:
@@ -81,7 +81,7 @@ class TestCommandLine:
             assert "finetune" in following.stdout.readline()
             slurm_sshd.kill_sessions()
             said = following.stderr.read()
-            assert following.wait(20) == 3
+            assert following.wait(60) == 3
         assert "the job goes on" in said.lower() or "jobs go on" in said.lower()
         assert "Traceback" not in said
         go(run, TUNE)
@@ -114,5 +114,5 @@ class TestCommandLine:
         wait_until(lambda: "The jobs go on" not in tmux.screen(), "the link's return")
         go(run, TUNE)
         tmux.wait_for("finetune line 40 of 40")
-        tmux.wait_for("All seven stages are done", 40)
+        tmux.wait_for("All seven stages are done", 120)
         tmux.send("q")
