@@ -12,8 +12,9 @@ from textual.message_pump import MessagePump
 
 # A key comes back to the app when it has passed all who may take it; then once more, behind what these did about it.
 ROUNDS = 2
-# Seconds after which the next key is handed over although the one before it has not come back: its widget is gone.
-LONGEST = 1.0
+# Seconds after which a key that has not come back is looked for: the next one is handed over where its widget is gone,
+# and else, on a machine with much to do, after so many looks.
+LONGEST, LOOKS = 1.0, 10
 
 
 class DealtWith(Message):
@@ -37,6 +38,7 @@ class KeysInOrder(App[None]):
         self._turn = 0
         self._busy = False
         self._watched = 0
+        self._target: MessagePump = self
 
     async def on_event(self, event: events.Event) -> None:
         """Holds a key back while another one is on its way."""
@@ -55,11 +57,12 @@ class KeysInOrder(App[None]):
             return
         event = self._held.popleft()
         self._turn += 1
-        target = self.focused or self.screen
+        self._target = self.focused or self.screen
         if self._held:
             self._watch()
+        message = DealtWith(self._turn, self._target, ROUNDS)
         await super().on_event(event)
-        self._follow(DealtWith(self._turn, target, ROUNDS))
+        self._follow(message)
 
     def _follow(self, message: DealtWith) -> None:
         # A widget that is gone takes no messages.
@@ -78,8 +81,12 @@ class KeysInOrder(App[None]):
     def _watch(self) -> None:
         if self._watched != self._turn:
             self._watched = self._turn
-            self.set_timer(LONGEST, partial(self._give_up, self._turn))
+            self.set_timer(LONGEST, partial(self._look, self._turn, LOOKS))
 
-    async def _give_up(self, turn: int) -> None:
-        if self._busy and turn == self._turn:
+    async def _look(self, turn: int, looks: int) -> None:
+        if not self._busy or turn != self._turn:
+            return
+        if looks > 1 and self._target.is_running:
+            self.set_timer(LONGEST, partial(self._look, turn, looks - 1))
+        else:
             await self._next_key()
