@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from textual.pilot import Pilot
 
@@ -18,7 +19,7 @@ from tests.cluster import SlurmCluster, missing_programs
 from tests.cluster_accounting import APT_LINE as ACCOUNTING_APT_LINE
 from tests.cluster_accounting import PROGRAMS as ACCOUNTING_PROGRAMS
 from tests.cpu_env import cpu_python
-from tests.pilot import until
+from tests.pilot import dealt_with, until
 from tests.screens import leave, prepare
 from tests.sshd import APT_LINE as SSHD_APT_LINE
 from tests.sshd import Sshd
@@ -32,6 +33,12 @@ _CUT_OFF = re.compile(
 )
 _KEPT = {"LLAMA_TUI_CPU_PYTHON", "LLAMA_TUI_DEMO"}
 _REAL_ENVIRONMENT = dict(os.environ)
+
+# How long an example takes says more of the machine's other load than of what is tested.
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")
 
 
 def _cut_off(patch: pytest.MonkeyPatch, home: Path) -> None:
@@ -74,13 +81,23 @@ def home(
 
 @pytest.fixture(autouse=True)
 def _first_screen_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`run_test` gives a pilot when the first screen is open, which is loaded behind the first frame."""
+    """`run_test` gives a pilot when the first screen is open, which is loaded behind the first frame.
+
+    The pilot's `press` ends when the keys have been dealt with.
+    """
     run_test = LlamaTui.run_test
 
     @contextlib.asynccontextmanager
     async def opened(app: LlamaTui, **options: Any) -> AsyncIterator[Pilot[None]]:
         async with run_test(app, **options) as pilot:
             await until(pilot, app.opened.is_set, "first screen")
+            press = pilot.press
+
+            async def pressed(*keys: str) -> None:
+                await press(*keys)
+                await dealt_with(pilot)
+
+            monkeypatch.setattr(pilot, "press", pressed)
             yield pilot
 
     monkeypatch.setattr(LlamaTui, "run_test", opened)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import STAGES, Stage
 from llama_tui.backend.states import StageState
 from tests.cluster import SlurmCluster
+from tests.supervisor import send_signal
 from tests.tiny import wait_for
 from tests.tmux import Tmux
 
@@ -145,7 +145,7 @@ def test_training_that_was_killed_goes_on_from_its_checkpoint(
         slurm_cluster.run("scancel", run.snapshot().view(TUNE).job_id, check=True)
     else:
         for pid in training_processes(run):
-            os.kill(pid, signal.SIGKILL)
+            send_signal(pid, signal.SIGKILL)
     wait_for(run, lambda one: one.view(TUNE).state in {StageState.FAILED, StageState.CANCELLED}, timeout=120)
 
     tmux.start([str(PROGRAM)], width=120, height=40)
@@ -225,6 +225,5 @@ def test_bad_inputs_of_the_programs_are_told_in_words(demo: Demo, tmp_path: Path
             assert words in log
             assert "Traceback" not in log
             assert snapshot.view(Stage.COMPILE_MODEL).state is StageState.NOT_SUBMITTED
-            time.sleep(1.1)
     finally:
         site.close()

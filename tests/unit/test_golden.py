@@ -131,7 +131,7 @@ def test_srun_ends_with_143_for_two_reasons(told: bool, tmp_path: Path) -> None:
         Path(needed).touch()
     bin_dir = tmp_path / "bin"
     bin_dir.mkdir()
-    srun = "echo ready; sleep 60 & trap 'kill $!; exit 143' TERM; wait" if told else "echo ready; exit 143"
+    srun = "trap 'kill $!; exit 143' TERM; sleep 300 & echo ready; wait" if told else "echo ready; exit 143"
     _program(bin_dir / "srun", f"#!/bin/sh\n{srun}\n")
     _program(bin_dir / "scontrol", "#!/bin/sh\necho NodeName=node-1 NodeAddr=10.0.0.1 X=y\n")
     script = tmp_path / "script"
@@ -145,7 +145,7 @@ def test_srun_ends_with_143_for_two_reasons(told: bool, tmp_path: Path) -> None:
             pass
         if told:
             process.terminate()
-        code = process.wait(20)
+        code = process.wait(60)
     status = json.loads(Path(plan.layout.status(Stage.FINETUNE)).read_text())
     expected = (143, "TERM") if told else (1, None)
     assert (code, status["signal"]) == expected

@@ -115,7 +115,7 @@ def test_sigterm_reaches_the_program_and_the_status_file(tmp_path: Path) -> None
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "print('ready', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(300)\n"
     )
     path = tmp_path / "script.sh"
     path.write_text(render_script(plan, Stage.CREATE_ENV, 1))
@@ -124,9 +124,25 @@ def test_sigterm_reaches_the_program_and_the_status_file(tmp_path: Path) -> None
         while "ready" not in process.stdout.readline():
             pass
         process.terminate()
-        assert process.wait(20) == 143
+        assert process.wait(60) == 143
     status = (Path(plan.layout.path) / "status/create_env.json").read_text()
     assert '"exit_code": 143' in status
+    assert '"signal": "TERM"' in status
+
+
+def test_a_sigterm_before_the_program_has_begun_reaches_it_as_well(tmp_path: Path) -> None:
+    """The shell hears of it after it has started the program, and before it knows the program's number."""
+    plan = plan_run(settings_of(Stack.CPU), str(tmp_path / "w"), "pirate-1")
+    jobs = Path(plan.layout.path) / "jobs"
+    jobs.mkdir(parents=True)
+    (jobs / "create_env.py").write_text("import time\ntime.sleep(300)\n")
+    script = render_script(plan, Stage.CREATE_ENV, 1)
+    assert script.count("    child=$!\n") == 1
+    path = tmp_path / "script.sh"
+    path.write_text(script.replace("    child=$!\n", "    kill -TERM $$\n    child=$!\n"))
+    ended = subprocess.run(["bash", str(path)], timeout=60, capture_output=True)
+    assert ended.returncode == 143
+    status = (Path(plan.layout.path) / "status/create_env.json").read_text()
     assert '"signal": "TERM"' in status
 
 
