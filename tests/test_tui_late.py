@@ -14,13 +14,19 @@ from textual.widgets import Input
 from llama_tui.backend.errors import HostError
 from llama_tui.backend.live import LiveRun
 from llama_tui.backend.place import Place
-from llama_tui.tui.screens import comparison, runs
+from llama_tui.backend.settings import Stack, defaults
+from llama_tui.backend.ui_request import UiRequest
+from llama_tui.tui.app import LlamaTui
+from llama_tui.tui.screens import comparison, runs, wizard
 from llama_tui.tui.screens.comparison import ComparisonScreen
 from llama_tui.tui.screens.keys import Keys
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunsScreen
-from tests.pilot import Keyboard, until
+from llama_tui.tui.screens.wizard import WizardScreen
+from llama_tui.tui.steps import host_sight
+from tests.pilot import Keyboard, sitting_at, until
 from tests.screens import FAILED, at_scene
+from tests.test_tui import demo_settings
 
 at = partial(at_scene, Keyboard)
 
@@ -51,7 +57,7 @@ async def reached(keyboard: Keyboard, gate: Gate) -> None:
 class TestOtherThings:
     """Somebody has gone on to something else, which no dialog may take the keys from."""
 
-    @pytest.mark.parametrize("key, told", [("k", "k shows it"), ("s", "s shows it")])
+    @pytest.mark.parametrize("key, told", [("k", "The report is there"), ("s", "The script of")])
     async def test_a_text_is_told_of_to_somebody_who_types(
         self, key: str, told: str, place: Place, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -76,7 +82,7 @@ class TestOtherThings:
             await keyboard.press("question_mark")
             await keyboard.arrives(Keys)
             gate.opened.set()
-            await keyboard.sees("t opens the wizard")
+            await keyboard.sees("The settings of this run")
             await keyboard.press("escape")
             await keyboard.arrives(MonitorScreen)
 
@@ -109,7 +115,7 @@ class TestOtherThings:
             await keyboard.press("question_mark")
             await keyboard.arrives(Keys)
             gate.opened.set()
-            await keyboard.sees("Enter shows it")
+            await keyboard.sees("What is known of job")
             await keyboard.arrives(Keys)
 
     async def test_a_letter_of_a_text_deletes_no_run(
@@ -136,6 +142,56 @@ class TestOtherThings:
             await keyboard.press("question_mark")
             await keyboard.arrives(Keys)
             gate.opened.set()
-            await keyboard.sees("a begins")
+            await keyboard.sees("More can be asked now")
             await keyboard.press("escape")
             await keyboard.arrives(ComparisonScreen)
+
+
+class TestWizard:
+    async def test_records_are_told_of_to_somebody_who_types(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(host_sight, "look_at_data", lambda *_: None)
+        gate = Gate(monkeypatch, host_sight, "look_at_data")
+        async with sitting_at(Keyboard, LlamaTui(UiRequest(settings=defaults(Stack.CPU)))) as keyboard:
+            await keyboard.press("ctrl+d")
+            await reached(keyboard, gate)
+            await keyboard.types("mine")
+            monkeypatch.setattr(wizard, "look_text", lambda _: "the first records")
+            gate.opened.set()
+            await keyboard.sees("The first records are read")
+            await keyboard.types("-too")
+            assert keyboard.app.screen.query(Input).first().value == "mine-too"
+
+    @pytest.mark.parametrize("keys", [["ctrl+b"], ["ctrl+b", "ctrl+n"]])
+    async def test_nothing_is_launched_once_somebody_has_gone_back(
+        self, keys: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(wizard, "run_checks", lambda *_: [])
+        gate = Gate(monkeypatch, wizard, "run_checks")
+        app = LlamaTui(UiRequest(settings=demo_settings(workspace), review=True))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await reached(keyboard, gate)
+            await keyboard.press("enter")
+            await keyboard.sees("looking at the host before the launch")
+            await keyboard.press(*keys)
+            gate.opened.set()
+            await keyboard.sees("Not launched")
+            assert not (workspace / "runs").exists()
+
+    async def test_a_launch_takes_nobody_away_from_what_is_typed(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("llama_tui.backend.runs.Run.submit", lambda *_, **__: None)
+        monkeypatch.setattr(wizard, "run_checks", lambda *_: [])
+        gate = Gate(monkeypatch, wizard, "launch")
+        app = LlamaTui(UiRequest(settings=demo_settings(workspace), review=True))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("✓ Nothing on the host stands in the way.")
+            await keyboard.press("enter")
+            await reached(keyboard, gate)
+            await keyboard.press("ctrl+b")
+            await keyboard.sees("▸ 6 Resources")
+            gate.opened.set()
+            await keyboard.sees("Launched: Esc")
+            assert isinstance(app.screen, WizardScreen)
+            await keyboard.press("escape")
+            await keyboard.arrives(MonitorScreen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from textual import on, work
@@ -31,7 +32,8 @@ from llama_tui.backend.settings import Settings, Stack, defaults
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.launching import TokenWish, launch
-from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.dialogs import Confirm
+from llama_tui.tui.screens.late_answer import LONG, LateAnswer
 from llama_tui.tui.screens.patient import PatientScreen
 from llama_tui.tui.screens.settings_files import open_settings, save_settings
 from llama_tui.tui.steps.answers import Answers
@@ -367,14 +369,15 @@ class WizardScreen(PatientScreen):
         """Shows the first records of the data set as the model will see them, and their lengths."""
         await self.all_typed()
         self._take()
-        settings = self.settings
+        settings, late = self.settings, LateAnswer(self)
         try:
             look = await self._host.look(settings)
         except UserError as error:
             self.notify(f"{error.message}. {error.hint}", severity="warning", markup=False)
             return
         self._show_live()
-        self.app.push_screen(Reading(settings.model.dataset, printable(look_text(look))))
+        told = "The first records are read: Ctrl+D shows them."
+        late.show(settings.model.dataset, printable(look_text(look)), told)
 
     @work(exclusive=True, group="draft", exit_on_error=False)
     async def _save_draft(self) -> None:
@@ -421,11 +424,16 @@ class WizardScreen(PatientScreen):
     @work(exclusive=True, group="ask", exit_on_error=False)
     async def _launch_if_wanted(self, settings: Settings) -> None:
         """Waits for the look at the host, and asks where something was found there that would stop the run."""
-        if self._inspection is not None:
+        late, inspection = LateAnswer(self), self._inspection
+        if inspection is not None:
             self._tell_title("looking at the host before the launch")
             with contextlib.suppress(WorkerFailed, WorkerCancelled):
-                await self._inspection.wait()
+                await inspection.wait()
             self._tell_title("")
+        # Who has gone back may be changing an answer; after that, another look at the host is due.
+        if not late.welcome or self._step is not REVIEW or inspection is not self._inspection:
+            late.tell("Not launched, since you went on to something else: Ctrl+L launches.")
+            return
         found = [f"✗ {check.name}: {check.words}" for check in self._failed]
         words = "What was found on the host would stop the run:\n\n" + "\n".join(found)
         if found and not await self.app.push_screen_wait(Confirm("Launch all the same?", words, "Launch")):
@@ -445,7 +453,7 @@ class WizardScreen(PatientScreen):
 
     @work(exclusive=True, group="launch", exit_on_error=False)
     async def _launch(self, settings: Settings) -> None:
-        pane = self._token_pane
+        pane, late = self._token_pane, LateAnswer(self)
         token = pane.wish if pane is not None else TokenWish()
 
         def tell(words: str) -> None:
@@ -459,14 +467,21 @@ class WizardScreen(PatientScreen):
             run_id = await in_background(lambda: launch(settings, hosts, token, tell, warn))
             self._launched = True
         except UserError as error:
-            self.app.push_screen(Reading(error.title, f"{error.message}\n\n{error.hint}".rstrip()))
+            late.show_error(error)
             return
         finally:
             self._launching = False
             self._tell_title("")
         from llama_tui.tui.screens.monitor import MonitorScreen
 
-        self.app.switch_screen(MonitorScreen(places.place_of(settings), run_id))
+        monitor = partial(MonitorScreen, places.place_of(settings), run_id)
+        if late.welcome and self._step is REVIEW:
+            self.app.switch_screen(monitor())
+            return
+        # What is typed now is for another run, and no letter of it a key of the monitor.
+        self._launched, self._back = False, monitor
+        self.refresh_bindings()
+        self.notify(f"Launched: Esc leads to {run_id}.", timeout=LONG, markup=False)
 
     @work(exclusive=True, group="file", exit_on_error=False)
     async def action_save(self) -> None:
