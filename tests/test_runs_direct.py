@@ -14,6 +14,7 @@ from llama_tui.backend.runs import list_runs, open_run
 from llama_tui.backend.site import Site, connect
 from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
+from tests.cluster import wait_until
 from tests.tiny import ALL, go, ran, set_behaviour, tiny_run, wait_for, wait_until_runs
 
 TUNE, MERGE = Stage.FINETUNE, Stage.MERGE_LORA_WEIGHTS
@@ -161,25 +162,24 @@ def test_a_live_run_survives_the_death_of_its_agent(site: Site, workspace: Path)
     live.start()
     log = Path(run.layout.log(TUNE, 1))
     for number in range(5):
-        assert connected.wait(20)
+        assert connected.wait(60)
         connected.clear()
         if number == 0:
             live.follow_log(str(log))
         with log.open("a") as stream:
             stream.write(f"line {number}\n" * 1000)
         live.do(lambda one: one.site.link._channel.close())
-    assert connected.wait(20)
+    assert connected.wait(60)
     go(run, TUNE)
-    assert done.wait(30)
+    assert done.wait(120)
     # What is appended last is shown last; then everything before it was.
     with log.open("a") as stream:
         stream.write("the end\n")
-    deadline = threading.Event()
-    for _ in range(100):
-        shown = "".join(event.text for event in events if isinstance(event, LogRead))
-        if shown.endswith("the end\n"):
-            break
-        deadline.wait(0.1)
+
+    def shown() -> str:
+        return "".join(event.text for event in events if isinstance(event, LogRead))
+
+    wait_until(lambda: shown().endswith("the end\n"), "the log's end", every=0.1)
     live.close()
-    assert shown == log.read_text()
+    assert shown() == log.read_text()
     assert len(connections) == 6
