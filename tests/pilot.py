@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.app import App
 from textual.command import CommandPalette
+from textual.css.query import NoMatches
 from textual.geometry import Offset, Region
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -18,18 +19,33 @@ from textual.widget import Widget
 from textual.widgets import OptionList, Static
 
 from llama_tui.tui.app import LlamaTui
+from llama_tui.tui.key_order import KeysInOrder
 
 
 async def until(
     pilot: Pilot[None], condition: Callable[[], bool], what: str = "", timeout: float = 60
 ) -> None:
-    """Lets the app work until the condition holds."""
+    """Lets the app work until the condition holds, which it does not on a screen without the widgets that it asks for."""
+
+    def holds() -> bool:
+        try:
+            return condition()
+        except NoMatches:
+            return False
+
     end = asyncio.get_running_loop().time() + timeout
-    while not condition():
+    while not holds():
         assert asyncio.get_running_loop().time() < end, (
             f"{what or 'condition'} never held; {pilot.app.screen}\n{painted(pilot.app)}"
         )
         await pilot.pause(0.05)
+
+
+async def dealt_with(pilot: Pilot[None]) -> None:
+    """Until no key is on its way any more: Textual's own `press` takes a machine that is busy with others for one at rest."""
+    app = pilot.app
+    if isinstance(app, KeysInOrder):
+        await until(pilot, lambda: not app.busy or app._exit, "the end of what the keys do")
 
 
 def painted(app: App[None]) -> str:

@@ -40,6 +40,11 @@ class KeysInOrder(App[None]):
         self._watched = 0
         self._target: MessagePump = self
 
+    @property
+    def busy(self) -> bool:
+        """Whether a key is on its way, in a widget that is still there."""
+        return self._busy and self._target.is_running
+
     async def on_event(self, event: events.Event) -> None:
         """Holds a key back while another one is on its way."""
         if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
