@@ -10,10 +10,36 @@ from pathlib import Path
 import pytest
 
 from llama_tui.backend.place import Place, SchedulerChoice
+from llama_tui.backend.preflight import (
+    checks,
+    device_checks,
+    facts,
+    place_checks,
+    slurm_checks,
+    software_checks,
+)
+from llama_tui.backend.preflight.facts import HUB_DEADLINE, HUB_PATIENCE
 from llama_tui.backend.site import Site, connect
 from tests.cluster import SlurmCluster
 from tests.preflight.hub_server import HubServer
-from tests.preflight.looking import FAULTY_CLUSTER, FaultyCluster, on_cluster
+from tests.preflight.looking import FAULTY_CLUSTER, UNHURRIED, FaultyCluster, on_cluster
+
+
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is looked at is found on a busy machine as well; how long it may take is the matter of its own tests."""
+    monkeypatch.setattr(checks, "PATIENCE", UNHURRIED)
+    for module in (device_checks, facts, place_checks, slurm_checks, software_checks):
+        monkeypatch.setattr(module, "COMMAND_TIMEOUT", UNHURRIED)
+    for limit in ("HUB_PATIENCE", "HUB_DEADLINE"):
+        monkeypatch.setattr(facts, limit, UNHURRIED / 2)
+
+
+@pytest.fixture
+def hub_is_given_up(_unhurried: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that gives no answer is waited for as long as ever."""
+    monkeypatch.setattr(facts, "HUB_PATIENCE", HUB_PATIENCE)
+    monkeypatch.setattr(facts, "HUB_DEADLINE", HUB_DEADLINE)
 
 
 @pytest.fixture

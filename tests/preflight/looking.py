@@ -18,6 +18,8 @@ from llama_tui.backend.site import Site, connect
 from tests.cluster import SlurmCluster
 from tests.preflight import hub_server
 
+# Seconds for what answers at once on an idle machine.
+UNHURRIED = 60.0
 FAULTY_CLUSTER = (
     "NodeName=away-1 NodeHostname=away-1 NodeAddr=127.0.0.1 Port=9 CPUs=4 State=DOWN Reason=Action:Replace",
     "PartitionName=far Nodes=away-1",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from llama_tui.backend.preflight import on_node
 from llama_tui.backend.preflight.check import Check, Result
 from llama_tui.backend.preflight.checks import run_checks
 from llama_tui.backend.preflight.facts import Facts, Node
@@ -69,8 +70,8 @@ def test_what_slurm_would_refuse(
 @pytest.mark.slurm
 def test_a_node_that_goes_down(faulty_cluster: SlurmCluster, faulty_site: Site, workspace: Path) -> None:
     settings = settings_with(workspace, {"resources.partition": "near", "resources.nodes": 2})
-    faulty_cluster.kill_node("trn1-2")
     try:
+        faulty_cluster.kill_node("trn1-2")
         found = look(faulty_site, settings, "partition")
     finally:
         faulty_cluster.start_node("trn1-2")
@@ -83,8 +84,8 @@ def test_a_node_that_goes_down(faulty_cluster: SlurmCluster, faulty_site: Site, 
 
 @pytest.mark.slurm
 def test_a_controller_that_is_down(faulty_cluster: SlurmCluster, faulty_site: Site, workspace: Path) -> None:
-    faulty_cluster.stop_controller()
     try:
+        faulty_cluster.stop_controller()
         found = look(faulty_site, settings_with(workspace), "Slurm")
     finally:
         faulty_cluster.start_controller()
@@ -194,15 +195,19 @@ def test_a_node_that_does_not_see_the_workspace(
 
 
 @pytest.mark.slurm
-def test_no_node_is_free(faulty_cluster: SlurmCluster, faulty_site: Site, workspace: Path) -> None:
+def test_no_node_is_free(
+    faulty_cluster: SlurmCluster, faulty_site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_node, "NODE_PATIENCE", 3)
     job = faulty_cluster.submit("#!/bin/bash\nsleep 120\n", "--nodes=2", "--exclusive", "--partition=near")
     faulty_cluster.wait_job(job, "RUNNING")
     try:
         settings = settings_with(workspace, {"resources.partition": "near"})
         checks = by_name(run_checks(faulty_site, settings, on_node=True))
+        jobs = faulty_cluster.run("squeue", "-h", "-t", "PENDING,RUNNING", "-o", "%j", check=True).stdout
     finally:
-        faulty_cluster.run("scancel", job)
+        faulty_cluster.clear()
     assert checks["compute node"].result is Result.WARN
     assert "no node was free" in checks["compute node"].words
     assert "wait for others" in checks["partition"].words
-    assert "llama-tui-preflight" not in faulty_cluster.run("squeue", "-h", "-o", "%j").stdout
+    assert "llama-tui-preflight" not in jobs
