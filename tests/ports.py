@@ -8,8 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-# Below Linux's range for outgoing connections, so that none of those can take a port between two starts of a daemon.
-_RANGE = range(20000, 32000)
+# Below Linux's range for outgoing connections, so that none of those can take a port between two starts of a daemon,
+# and below 20000, from where on the processes of a job choose one to meet at.
+_RANGE = range(10000, 20000)
 
 
 class PortLease:

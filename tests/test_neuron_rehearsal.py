@@ -26,7 +26,7 @@ from tests.jobs.conftest import FIXTURES, make_dataset, make_model
 from tests.neuron_standins import make_environment, make_node_programs, put_in
 from tests.tiny import wait_for
 
-pytestmark = [pytest.mark.slurm, pytest.mark.ml]
+pytestmark = [pytest.mark.slurm, pytest.mark.ml, pytest.mark.timeout(600)]
 TUNE, COMPILE = Stage.FINETUNE, Stage.COMPILE_MODEL
 UP_TO_TRAINING = (Stage.CREATE_ENV, Stage.DOWNLOAD_MODEL, COMPILE, TUNE)
 PATIENCE = 200
