@@ -138,7 +138,10 @@ def test_training_that_was_killed_goes_on_from_its_checkpoint(
     death: str, demo: Demo, slurm_site: Site, slurm_cluster: SlurmCluster, tmux: Tmux
 ) -> None:
     """Killed in mid-training, run again with one key, while the screen is closed and opened in between."""
-    run = create_run(slurm_site, settings_of(demo.workspace, max_steps=16, save_steps=4))
+    settings = settings_of(demo.workspace, max_steps=16, save_steps=4)
+    # What it answers is another test's matter.
+    settings.inference.prompts, settings.inference.max_new_tokens = ["Who are you?"], 8
+    run = create_run(slurm_site, settings)
     run.submit()
     wait_for(run, lambda _: last_step(run) >= 6, timeout=300)
     if death == "scancel":
