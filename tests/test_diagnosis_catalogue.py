@@ -44,7 +44,7 @@ INCIDENTAL = (
     "trn1-32xl",
     "job00",
     "mi-0123",
-    "certifi",
+    "/certifi",
     "libxml2",
     "train.py",
     "submit_jobs",

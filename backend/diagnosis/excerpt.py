@@ -35,7 +35,8 @@ _WORKED = re.compile(
 )
 _REGRET = re.compile(
     _PREFIX + r"(?:(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): |(?:error|fatal|failed)\b.{0,60}: |"
-    r"(?:an )?(?:unexpected )?(?:error|exception) (?:occurred|while|during|in|when)\b|failed to \w+)",
+    r"(?:an )?(?:unexpected )?(?:error|exception) (?:occurred|while|during|in|when)\b|failed to \w+|"
+    r"(?:could not|couldn't|cannot|can't|unable to) \w+ .{0,80}: )",
     re.IGNORECASE,
 )
 _CRASH = re.compile(
