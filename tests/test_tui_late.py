@@ -13,8 +13,10 @@ from textual.widgets import Input
 
 from llama_tui.backend.errors import HostError
 from llama_tui.backend.live import LiveRun
+from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Stack, defaults
+from llama_tui.backend.site import Site
 from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens import comparison, runs, wizard
@@ -24,9 +26,11 @@ from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunsScreen
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.steps import host_sight
-from tests.pilot import Keyboard, sitting_at, until
+from llama_tui.tui.widgets import log_pane
+from tests.pilot import Keyboard, sitting_at, text_of, until
 from tests.screens import FAILED, at_scene
 from tests.test_tui import demo_settings
+from tests.test_tui_monitor import BIG, TUNE, app_on, failed_run, line_in_sight, twice_failed_run, view_of
 
 at = partial(at_scene, Keyboard)
 
@@ -36,22 +40,32 @@ class Gate:
 
     Attributes:
         reached: set when somebody waits at the gate.
+        passed: set when that is answered.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
-        self.reached, self.opened = Event(), Event()
+        self.reached, self.opened, self.passed = Event(), Event(), Event()
         act: Callable[..., Any] = getattr(owner, name)
 
         def hold(*args: Any, **named: Any) -> Any:
             self.reached.set()
             assert self.opened.wait(60), "nobody opened the gate"
-            return act(*args, **named)
+            answer = act(*args, **named)
+            self.passed.set()
+            return answer
 
         patch.setattr(owner, name, hold)
 
 
 async def reached(keyboard: Keyboard, gate: Gate) -> None:
     await until(keyboard.pilot, gate.reached.is_set, "the question")
+
+
+async def told(keyboard: Keyboard, gate: Gate, group: str) -> None:
+    """Until those who asked have the answer."""
+    gate.opened.set()
+    workers = keyboard.app.workers
+    await until(keyboard.pilot, lambda: not any(one.group == group and one.is_running for one in workers))
 
 
 class TestOtherThings:
@@ -195,3 +209,103 @@ class TestWizard:
             assert isinstance(app.screen, WizardScreen)
             await keyboard.press("escape")
             await keyboard.arrives(MonitorScreen)
+
+
+class TestLog:
+    @pytest.fixture
+    def big(self, site: Site, workspace: Path) -> LlamaTui:
+        """A monitor at a log of which only the end is there; its line 100 is the needle."""
+        return app_on(failed_run(site, workspace, BIG.replace("line 100 ", "needle 100 ")))
+
+    async def test_who_scrolls_while_it_is_searched_stays_there(
+        self, big: LlamaTui, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate = Gate(monkeypatch, LogFile, "find")
+        async with sitting_at(Keyboard, big) as keyboard:
+            await keyboard.sees("line 59999 ")
+            await keyboard.press("slash", *"needle", "enter")
+            await reached(keyboard, gate)
+            await keyboard.press("pageup", "pageup")
+            view = view_of(big)
+            top = line_in_sight(view, 0)
+            gate.opened.set()
+            await keyboard.sees("1/1 'needle'")
+            assert line_in_sight(view, 0) == top
+            await keyboard.press("n")
+            await keyboard.sees("needle 100 ")
+
+    async def test_escape_ends_a_search_that_goes_on(
+        self, big: LlamaTui, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate = Gate(monkeypatch, LogFile, "find")
+        async with sitting_at(Keyboard, big) as keyboard:
+            await keyboard.sees("line 59999 ")
+            await keyboard.press("slash", *"needle", "enter")
+            await reached(keyboard, gate)
+            await keyboard.press("escape")
+            gate.opened.set()
+            await until(keyboard.pilot, gate.passed.is_set, "the answer")
+            await keyboard.pilot.pause()
+            assert isinstance(big.screen, MonitorScreen)
+            assert "needle" not in text_of(big, "#log-found")
+            assert view_of(big).following
+
+    async def test_the_first_error_is_not_looked_for_in_another_log(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = twice_failed_run(site, workspace)
+        Path(run.layout.log(TUNE, 1)).write_text("all is well\n" * 100)
+        Path(run.layout.log(TUNE, 2)).write_text("fine\n" * 10 + "error: no\n")
+        gate = Gate(monkeypatch, log_pane, "first_error")
+        async with sitting_at(Keyboard, app_on(run)) as keyboard:
+            await keyboard.sees("error: no")
+            await keyboard.press("e")
+            await reached(keyboard, gate)
+            await keyboard.press("left_square_bracket")
+            await keyboard.sees("all is well")
+            await told(keyboard, gate, "find")
+            assert view_of(keyboard.app).following
+
+    async def test_who_goes_to_the_end_while_the_beginning_is_fetched_stays_there(
+        self, big: LlamaTui, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate = Gate(monkeypatch, LogFile, "read")
+        async with sitting_at(Keyboard, big) as keyboard:
+            await keyboard.sees("line 59999 ")
+            await keyboard.press("1", "home")
+            await reached(keyboard, gate)
+            await keyboard.press("end")
+            await told(keyboard, gate, "log-part")
+            assert view_of(big).following
+            await keyboard.sees("line 59999 ")
+
+    async def test_who_goes_to_the_beginning_while_the_end_is_fetched_stays_there(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = failed_run(site, workspace, BIG)
+        async with sitting_at(Keyboard, app_on(run)) as keyboard:
+            await keyboard.sees("line 59999 ")
+            await keyboard.press("1", "home")
+            await keyboard.sees("line 0 ")
+            gate = Gate(monkeypatch, LiveRun, "follow_log")
+            await keyboard.press("end")
+            await reached(keyboard, gate)
+            await keyboard.press("home")
+            await told(keyboard, gate, "log")
+            with Path(run.layout.log(TUNE, 1)).open("a") as log:
+                log.write("more\n")
+            view = view_of(keyboard.app)
+            await until(keyboard.pilot, lambda: view.file_end == len(BIG) + len("more\n"))
+            assert line_in_sight(view, 0).startswith("line 0 ")
+
+    async def test_no_pager_takes_the_terminal_from_somebody_who_types(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(log_pane, "show_in_pager", lambda *_: pytest.fail("it was shown"))
+        gate = Gate(monkeypatch, LogFile, "fetch")
+        async with at("monitor-failed", place) as keyboard:
+            await keyboard.press("p")
+            await reached(keyboard, gate)
+            await keyboard.press("slash", *"que")
+            gate.opened.set()
+            await keyboard.sees("The log can be shown now")

@@ -17,6 +17,7 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Static
+from textual.worker import Worker
 
 from llama_tui.backend.errors import UserError
 from llama_tui.backend.live import LiveRun, LogInbox, LogRead
@@ -25,6 +26,7 @@ from llama_tui.backend.log_search import find_lines, first_error
 from llama_tui.backend.stages import Stage
 from llama_tui.tui.background import in_background
 from llama_tui.tui.pager import show_in_pager
+from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.words import cut_text
@@ -75,6 +77,7 @@ class LogPane(Vertical):
         self._following = threading.Lock()
         self._title = ""
         self._needle = ""
+        self._search: Worker[None] | None = None
         self._hits: list[int] = []
         self._count = 0
         self._at = -1
@@ -152,22 +155,22 @@ class LogPane(Vertical):
         self._show_title()
 
     @work(exclusive=True, group="log", exit_on_error=False)
-    async def _follow(self, shown: Shown) -> None:
+    async def _follow(self, shown: Shown, fresh: bool = True) -> None:
         try:
-            await in_background(lambda: self._follow_now(shown))
+            await in_background(lambda: self._follow_now(shown, fresh))
         except UserError as error:
             # Followed with the next snapshot, when the link is back.
             self.shown = None
             self.notify(error.message, severity="warning", markup=False)
 
-    def _follow_now(self, shown: Shown) -> None:
+    def _follow_now(self, shown: Shown, fresh: bool) -> None:
         live = self._live()
         path = live.do(lambda run: run.layout.log(shown.stage, shown.attempt))
         # One after another: of two that wait for a slow link, the one that was chosen first may get it last.
         with self._following:
             if self.shown == shown:
                 self._path = path
-                live.follow_log(path)
+                live.follow_log(path, fresh)
 
     def _show_title(self) -> None:
         view = self.view
@@ -229,6 +232,9 @@ class LogPane(Vertical):
         piece = await self._asked(lambda log: log.read(begin, limit))
         if piece is None or self.shown != shown:
             view.not_there()
+        elif wanted.where == "at" and wanted.moves != view.moves:
+            # Somebody went elsewhere while it was fetched.
+            return
         elif wanted.where == "before":
             view.prepend(piece.data, piece.start)
         elif wanted.where == "after":
@@ -248,7 +254,8 @@ class LogPane(Vertical):
     @on(LogView.EndWanted)
     def _end_wanted(self) -> None:
         if self.shown is not None:
-            self._follow(self.shown)
+            # Not void: who scrolls back before the end comes keeps what is here.
+            self._follow(self.shown, fresh=False)
 
     # --- search
 
@@ -272,7 +279,11 @@ class LogPane(Vertical):
     @property
     def searching(self) -> bool:
         """Whether there is a search to end."""
-        return bool(self._needle) or self._typing
+        return bool(self._needle) or self._typing or self._seeks
+
+    @property
+    def _seeks(self) -> bool:
+        return self._search is not None and self._search.is_running
 
     def end_search(self) -> None:
         """Forgets what was searched for; a line that was only typed in gives the cursor back."""
@@ -288,6 +299,8 @@ class LogPane(Vertical):
         self.query_one("#do-find").set_class(shown, "on")
 
     def _forget_hits(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
         self._needle, self._hits, self._count, self._at = "", [], 0, -1
         self.view.highlight("")
 
@@ -302,11 +315,12 @@ class LogPane(Vertical):
         self.view.focus()
         self._show_line(False)
         self._forget_hits()
-        self._find(text.strip())
+        self._search = self._find(text.strip())
+        self.screen.refresh_bindings()
 
     @work(exclusive=True, group="find", exit_on_error=False)
     async def _find(self, needle: str) -> None:
-        view, shown = self.view, self.shown
+        view, shown, moves = self.view, self.shown, self.view.moves
         view.highlight(needle)
         if view.window.start == 0 and not view.detached:
             sought, data = needle.encode("utf-8", "surrogateescape"), view.window.bytes_since(0)
@@ -316,12 +330,14 @@ class LogPane(Vertical):
             self._tell(f"searching {cut_text(needle, LONGEST_NEEDLE)!r} …")
             hits = await self._asked(lambda log: log.find(needle))
         if hits is None or self.shown != shown:
+            self._show_title()
             return
         self._needle, self._hits, self._count = needle, list(hits.offsets), hits.count
         self._at = max(0, bisect_right(self._hits, view.bottom_offset) - 1)
-        if self._hits:
+        # Who has scrolled meanwhile goes on from there, with the keys for the next match and the one before.
+        if self._hits and view.moves == moves:
             view.go_to(self._hits[self._at])
-        else:
+        elif not self._hits:
             self.notify(f"{needle!r} is not in this log.", markup=False)
         self._show_title()
 
@@ -353,7 +369,7 @@ class LogPane(Vertical):
     @work(exclusive=True, group="find", exit_on_error=False)
     async def first_error(self) -> None:
         """Goes to the first line of the file that looks like an error."""
-        view = self.view
+        view, shown, moves = self.view, self.shown, self.view.moves
         if view.window.start == 0 and not view.detached:
             data = view.window.bytes_since(0)
             offset = await in_background(lambda: first_error(data))
@@ -362,21 +378,29 @@ class LogPane(Vertical):
             if found is None:
                 return
             offset = found if found >= 0 else None
+        if self.shown != shown:
+            return
         if offset is None:
             self.notify("No line here looks like an error.")
-        else:
+        elif view.moves == moves:
             view.go_to(offset)
+        else:
+            self.notify("The first error is found: e goes there.")
 
     # --- pager
 
     @work(exclusive=True, group="pager", exit_on_error=False)
     async def page(self) -> None:
         """Opens the log in the person's pager: a copy in a file that only they can read, removed afterwards."""
+        late = LateAnswer(self.screen)
         handle = tempfile.NamedTemporaryFile(prefix="llama-tui-", suffix=".log", delete=False)  # noqa: SIM115
         try:
             with handle:
                 skipped = await self._asked(lambda log: log.fetch(handle, self._fetching))
             if skipped is None:
+                return
+            if not late.welcome:
+                late.tell("The log can be shown now: p opens the pager.")
                 return
             problem = show_in_pager(self.app, handle.name)
         finally:

@@ -31,6 +31,9 @@ class LogView(ScrollView, can_focus=True):
     """Shows a window of a log. Follows its end until somebody scrolls up, and again when back at the end.
 
     Where it needs parts of the file that it does not have, it says so (`Wanted`); whoever reads files gives them.
+
+    Attributes:
+        moves: how often somebody went elsewhere in the log: an answer that comes later must not take them away again.
     """
 
     BINDINGS = [
@@ -52,10 +55,15 @@ class LogView(ScrollView, can_focus=True):
 
     @dataclass
     class Wanted(Message):
-        """A part of the file is needed: what lies before or after the window, or (`at`) around a byte offset."""
+        """A part of the file is needed: what lies before or after the window, or (`at`) around a byte offset.
+
+        Attributes:
+            moves: the view's, when it was wanted.
+        """
 
         where: str
         offset: int
+        moves: int
 
     class EndWanted(Message):
         """The file's end is wanted, and it is not here."""
@@ -65,6 +73,7 @@ class LogView(ScrollView, can_focus=True):
         self.window = LogWindow()
         self.rows = LogRows(self.window)
         self.file_end = 0
+        self.moves = 0
         self.placeholder = ""
         self._width = 1
         self._needle = ""
@@ -323,10 +332,15 @@ class LogView(ScrollView, can_focus=True):
         if new_value < old_value and new_value <= NEAR and self.window.start > 0:
             self._want("before", self.window.start)
 
+    def watch_scroll_target_y(self) -> None:
+        """Somebody scrolls."""
+        if not self._moving:
+            self.moves += 1
+
     def _want(self, where: str, offset: int) -> None:
         if not self._waiting:
             self._waiting = True
-            self.post_message(self.Wanted(where, offset))
+            self.post_message(self.Wanted(where, offset, self.moves))
 
     def not_there(self) -> None:
         """What was wanted cannot be had now; the next try asks again."""
@@ -353,12 +367,14 @@ class LogView(ScrollView, can_focus=True):
     def action_follow(self) -> None:
         """Goes to the end and stays there, or stays here."""
         if self.following:
+            self.moves += 1
             self.following = False
         else:
             self.action_to_end()
 
     def action_to_end(self) -> None:
         """Goes to the end and stays there."""
+        self.moves += 1
         self.following = True
         if self.detached:
             self.post_message(self.EndWanted())
@@ -366,17 +382,19 @@ class LogView(ScrollView, can_focus=True):
 
     def action_to_start(self) -> None:
         """Goes to the very first line of the file."""
+        self.moves += 1
         self.following = False
         if self.window.start > 0:
-            self.post_message(self.Wanted("at", 0))
+            self.post_message(self.Wanted("at", 0, self.moves))
         else:
             self._move_to(0)
             self._remember_place()
 
     def go_to(self, offset: int) -> None:
         """Marks the line at a byte offset of the file and shows it, fetched where it is not here."""
+        self.moves += 1
         if not self.window.start <= offset <= self.window.end or not self.window.line_count:
-            self.post_message(self.Wanted("at", offset))
+            self.post_message(self.Wanted("at", offset, self.moves))
             return
         self.following = False
         index = self.window.index_of(offset)
