@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 from textual.widgets import Input
 
 from llama_tui.backend.errors import HostError
+from llama_tui.backend.hosts.ssh_ask import HostKeyQuestion
 from llama_tui.backend.live import LiveRun
 from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.place import Place
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.backend.site import Site
 from llama_tui.backend.ui_request import UiRequest
+from llama_tui.tui import asking
 from llama_tui.tui.app import LlamaTui
+from llama_tui.tui.asking import ScreenAsk
 from llama_tui.tui.screens import comparison, runs, wizard
 from llama_tui.tui.screens.comparison import ComparisonScreen
+from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.keys import Keys
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunsScreen
@@ -209,6 +213,25 @@ class TestWizard:
             assert isinstance(app.screen, WizardScreen)
             await keyboard.press("escape")
             await keyboard.arrives(MonitorScreen)
+
+    async def test_no_letter_of_an_answer_trusts_a_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        app = LlamaTui(UiRequest(settings=defaults(Stack.CPU)))
+        trusted: list[bool] = []
+
+        def ask() -> None:
+            question = HostKeyQuestion("cluster", "ssh-ed25519", "SHA256:abc")
+            trusted.append(ScreenAsk(app, app.opened).confirm_host_key(question))
+
+        gate = Gate(monkeypatch, asking, "_pause")
+        async with sitting_at(Keyboard, app) as keyboard:
+            Thread(target=ask, daemon=True).start()
+            await reached(keyboard, gate)
+            await keyboard.types("my")
+            gate.opened.set()
+            await keyboard.arrives(Confirm)
+            await keyboard.press("n")
+            await until(keyboard.pilot, lambda: trusted == [False], "the answer")
+            assert app.screen.query(Input).first().value == "my"
 
 
 class TestLog:

@@ -9,11 +9,15 @@ from typing import Any, TypeVar
 
 from textual.app import App
 from textual.screen import ModalScreen
+from textual.widget import Widget
 
 from llama_tui.backend.hosts.ssh_ask import HostKeyQuestion, Prompt
 from llama_tui.tui.screens.dialogs import Confirm, Secrets
+from llama_tui.tui.screens.late_answer import typed_text
 
 PATIENCE = 300.0
+# Nobody is asked in the middle of a word, but when a text has stayed the same for so many seconds.
+PAUSE = 1.0
 Result = TypeVar("Result")
 
 
@@ -53,7 +57,10 @@ class ScreenAsk:
             answers.append(answer)
             answered.set()
 
-        if not self._ready.wait(PATIENCE) or not self._do(lambda: self._app.push_screen(dialog, take)):
+        if not self._ready.wait(PATIENCE):
+            return None
+        self._wait_until_nobody_types()
+        if not self._do(lambda: self._app.push_screen(dialog, take)):
             return None
         deadline = time.monotonic() + PATIENCE
         # Whoever leaves the program meanwhile has answered too.
@@ -62,6 +69,22 @@ class ScreenAsk:
                 self._do(lambda: self._take_back(dialog))
                 break
         return answers[0] if answers else None
+
+    def _wait_until_nobody_types(self) -> None:
+        """A letter of a text must not trust a host, and a token that is being typed is no password for one."""
+        deadline = time.monotonic() + PATIENCE
+        before, text = None, self._text()
+        while text not in (None, before) and time.monotonic() < deadline:
+            _pause()
+            before, text = text, self._text()
+
+    def _text(self) -> tuple[Widget, str] | None:
+        """The field with the cursor and its text, wherever somebody is."""
+        try:
+            return self._app.call_from_thread(lambda: typed_text(self._app.screen))
+        except RuntimeError:
+            # The app is on its way out: nobody types any more.
+            return None
 
     def _do(self, act: Callable[[], object]) -> bool:
         """Whether the app took it: it may be on its way out."""
@@ -74,3 +97,7 @@ class ScreenAsk:
     def _take_back(self, dialog: ModalScreen[Any]) -> None:
         if dialog is self._app.screen:
             dialog.dismiss(None)
+
+
+def _pause() -> None:
+    time.sleep(PAUSE)

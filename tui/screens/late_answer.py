@@ -25,12 +25,12 @@ class LateAnswer:
 
     def __init__(self, screen: Screen[Any]) -> None:
         self._screen = screen
-        self._text = _typed(screen)
+        self._text = typed_text(screen)
 
     @property
     def welcome(self) -> bool:
         """Whether the screen is still in front, and no text is being typed that was not there when it was asked for."""
-        return self._screen.is_active and _typed(self._screen) in (None, self._text)
+        return self._screen.is_active and typed_text(self._screen) in (None, self._text)
 
     def show(self, title: str, words: str, told: str) -> None:
         """Shows a text, where that is welcome.
@@ -56,7 +56,7 @@ class LateAnswer:
         self._screen.notify(words, severity="warning", markup=False)
 
 
-def _typed(screen: Screen[Any]) -> tuple[Widget, str] | None:
+def typed_text(screen: Screen[Any]) -> tuple[Widget, str] | None:
     """The field with the cursor and its text; None where no text is typed."""
     match screen.focused:
         case Input(value=text) | TextArea(text=text) as field:
