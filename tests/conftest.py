@@ -89,6 +89,8 @@ def _first_screen_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextlib.asynccontextmanager
     async def opened(app: LlamaTui, **options: Any) -> AsyncIterator[Pilot[None]]:
+        # Where something is scrolled to is asked for at once.
+        app.animation_level = "none"
         async with run_test(app, **options) as pilot:
             await until(pilot, app.opened.is_set, "first screen")
             press = pilot.press

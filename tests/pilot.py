@@ -48,6 +48,17 @@ async def dealt_with(pilot: Pilot[None]) -> None:
         await until(pilot, lambda: not app.busy or app._exit, "the end of what the keys do")
 
 
+async def arrived(pilot: Pilot[None], screen: type[Screen[Any]]) -> None:
+    """Waits until such a screen is in front, and what can have the cursor there has it: a key before is nobody's."""
+
+    def there() -> bool:
+        front = pilot.app.screen
+        ready = isinstance(front, screen) and front.is_mounted
+        return ready and (front.focused is not None or not front.focus_chain)
+
+    await until(pilot, there, screen.__name__)
+
+
 def painted(app: App[None]) -> str:
     """The screen in front as it can be read, without what a dialog covers."""
     return "\n".join(strip.text for strip in app.screen._compositor.render_strips())
@@ -77,10 +88,11 @@ async def click(pilot: Pilot[None], selector: Any, offset: tuple[int, int] = (0,
 async def click_at(pilot: Pilot[None], x: int, y: int, times: int = 1) -> None:
     """Presses and releases the button there, now: Textual's own waits in between, and what was there may have moved."""
     screen = pilot.app.screen
+    widget, _ = screen.get_widget_at(x, y)
     for chain in range(1, times + 1):
         for kind in (events.MouseDown, events.MouseUp, events.Click):
             more = {"chain": chain} if kind is events.Click else {}
-            screen._forward_event(kind(screen, x, y, 0, 0, 1, False, False, False, x, y, **more))
+            screen._forward_event(kind(widget, x, y, 0, 0, 1, False, False, False, x, y, **more))
     pilot.app.mouse_position = Offset(x, y)
     await pilot.pause()
 
@@ -114,7 +126,7 @@ class Person:
 
     async def arrives(self, screen: type[Screen[Any]]) -> None:
         """Waits until that screen is the one in front."""
-        await until(self.pilot, lambda: isinstance(self.app.screen, screen), screen.__name__)
+        await arrived(self.pilot, screen)
 
 
 class Keyboard(Person):
@@ -194,11 +206,9 @@ class Mouse(Person):
 
     async def scrolls_to(self, words: str, target: str | type[Widget]) -> None:
         """Turns the wheel until the words can be read."""
-        for _ in range(200):
-            if self.reads(words):
-                return
-            await self.wheel(target)
-        raise AssertionError(f"{words!r} is nowhere in {target}\n{painted(self.app)}")
+        async with asyncio.timeout(60):
+            while not self.reads(words):
+                await self.wheel(target)
 
 
 Somebody = TypeVar("Somebody", bound=Person)
