@@ -9,6 +9,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from textual.app import App, ComposeResult
 from textual.widgets import Input
 
 from llama_tui.backend.errors import HostError
@@ -16,6 +17,7 @@ from llama_tui.backend.hosts.ssh_ask import HostKeyQuestion
 from llama_tui.backend.live import LiveRun
 from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.place import Place
+from llama_tui.backend.schedulers.base import Job, JobState
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.backend.site import Site
 from llama_tui.backend.ui_request import UiRequest
@@ -31,6 +33,7 @@ from llama_tui.tui.screens.runs import RunsScreen
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.steps import host_sight
 from llama_tui.tui.widgets import log_pane
+from llama_tui.tui.widgets.queue_table import QueueTable
 from tests.pilot import Keyboard, sitting_at, text_of, until
 from tests.screens import FAILED, at_scene
 from tests.test_tui import demo_settings
@@ -332,3 +335,31 @@ class TestLog:
             await keyboard.press("slash", *"que")
             gate.opened.set()
             await keyboard.sees("The log can be shown now")
+
+
+class _Queue(App[None]):
+    def compose(self) -> ComposeResult:
+        yield QueueTable()
+
+
+class TestQueue:
+    async def test_what_comes_into_the_queue_moves_nobody_in_it(self) -> None:
+        jobs = [Job(str(number), JobState.ACTIVE, "RUNNING", name="a") for number in range(100, 140)]
+        app = _Queue()
+        async with app.run_test(size=(60, 12)) as pilot:
+            table = app.query_one(QueueTable)
+            table.show_jobs(jobs, 1)
+            await until(pilot, lambda: table.max_scroll_y > 20)
+            table.move_cursor(row=5)
+            table.scroll_to(y=20, animate=False)
+            await until(pilot, lambda: table.scroll_offset.y == 20)
+            chosen = table.chosen
+            table.show_jobs([*jobs[:-1], Job("139", JobState.ACTIVE, "RUNNING", name="a" * 50)], 2)
+            await pilot.pause()
+            assert (table.scroll_offset.y, table.chosen) == (20, chosen)
+            table.show_jobs([job for job in jobs if job.id != chosen], 3)
+            await pilot.pause()
+            assert (table.scroll_offset.y, table.cursor_row) == (20, 5)
+            table.show_jobs([*jobs, Job("200", JobState.ACTIVE, "RUNNING", name="a")], 4)
+            await pilot.pause()
+            assert table.scroll_offset.y == 20

@@ -67,7 +67,7 @@ class QueueTable(SteadyTable):
         cut = self._cut_for(list(rows.values()))
         if cut != self._cut:
             self._cut = cut
-            self._begin_anew()
+            self._begin_anew(stay=True)
             return
         limits = [cut.get(title) for title in self.titles]
         self.show((key, tuple(map(cut_text, row, limits))) for key, row in rows.items())
@@ -100,15 +100,23 @@ class QueueTable(SteadyTable):
         for title in self.titles:
             self.add_column(Text(title + arrow * (title == self.sorting.column)), key=title)
 
-    def _begin_anew(self) -> None:
-        chosen, left = self.chosen, self.scroll_offset.x
-        self.clear(columns=True)
+    def _begin_anew(self, stay: bool = False) -> None:
+        """Makes the columns again; the cursor stays at its job, else at its place.
+
+        Args:
+            stay: what is in sight stays there, also where that is not the cursor.
+        """
+        at, chosen, (left, top) = self.cursor_row, self.chosen, self.scroll_offset
+        self._begin(columns=True)
         self._shown = {}
         self._add_columns()
         self.show_jobs(self._jobs, self._now)
-        if chosen in self._shown:
-            self.move_cursor(row=self.get_row_index(chosen))
-        self.scroll_to(x=left, animate=False)
+        keys = list(self._shown)
+        row = keys.index(chosen) if chosen in keys else min(at, max(0, len(keys) - 1))
+        self._put_cursor(row)
+        self.scroll_to(x=left, y=top, animate=False)
+        if not stay:
+            self.call_after_refresh(self._scroll_cursor_into_view)
 
     # --- order
 

@@ -97,16 +97,26 @@ class SteadyTable(DataTable[Cell]):
         self.refresh()
 
     def _replace(self, wanted: dict[str, tuple[Cell, ...]]) -> None:
-        """Other rows, or in another order; the cursor stays at its row, else at its place."""
+        """Other rows, or in another order; the cursor stays at its row, else at its place, and what is in sight there."""
         at, chosen = self.cursor_row, self.chosen
         scroll = self.scroll_offset.y
-        self.clear()
+        self._begin()
         for key, cells in wanted.items():
             self.add_row(*cells, key=key)
         keys = list(wanted)
         row = keys.index(chosen) if chosen in wanted else min(at, max(0, len(keys) - 1))
-        self.move_cursor(row=row, scroll=False)
+        self._put_cursor(row)
         self.scroll_to(y=scroll, animate=False)
+
+    def _begin(self, columns: bool = False) -> None:
+        """Forgets the rows; the next ones are shown wherever somebody has scrolled to."""
+        self.set_reactive(DataTable.cursor_coordinate, Coordinate(0, 0))
+        self.clear(columns=columns)
+
+    def _put_cursor(self, row: int) -> None:
+        """The table's own way to move the cursor scrolls to it, always."""
+        self.set_reactive(DataTable.cursor_coordinate, Coordinate(row, 0))
+        self._highlight_cursor()
 
     @property
     def chosen(self) -> str | None:
