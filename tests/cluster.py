@@ -274,7 +274,13 @@ class SlurmCluster:
         """Let a requeued job start soon instead of after the two minutes that Slurm waits.
 
         Not at once: a slurmd refuses to start a job again in the second in which it killed it, and Slurm then fails it.
+        Nor before its last life has ended on all nodes: until then Slurm may set the time itself.
         """
+        wait_until(
+            lambda: self.job(job_id)["JobState"] != "COMPLETING",
+            f"the end of job {job_id}'s last life",
+            every=0.1,
+        )
         self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+3seconds")
 
     def node_state(self, node: str) -> str:
