@@ -24,18 +24,19 @@ from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui import asking
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.asking import ScreenAsk
-from llama_tui.tui.screens import comparison, runs, wizard
+from llama_tui.tui.screens import comparison, run_comparison, runs, wizard
 from llama_tui.tui.screens.comparison import ComparisonScreen
 from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.keys import Keys
 from llama_tui.tui.screens.monitor import MonitorScreen
+from llama_tui.tui.screens.run_comparison import RunComparisonScreen, TwoTable, Which
 from llama_tui.tui.screens.runs import RunsScreen
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.steps import host_sight
 from llama_tui.tui.widgets import log_pane
 from llama_tui.tui.widgets.queue_table import QueueTable
 from tests.pilot import Keyboard, sitting_at, text_of, until
-from tests.screens import FAILED, at_scene
+from tests.screens import DONE, FAILED, at_scene
 from tests.test_tui import demo_settings
 from tests.test_tui_monitor import BIG, TUNE, app_on, failed_run, line_in_sight, twice_failed_run, view_of
 
@@ -166,6 +167,21 @@ class TestOtherThings:
             await keyboard.sees("More can be asked now")
             await keyboard.press("escape")
             await keyboard.arrives(ComparisonScreen)
+
+
+async def test_sides_that_were_swapped_while_they_were_read_stay_so(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch, run_comparison, "_read")
+    async with at("runs", place, (120, 40)) as keyboard:
+        await keyboard.app.push_screen(RunComparisonScreen(Which(place, DONE), Which(place, FAILED)))
+        await reached(keyboard, gate)
+        await keyboard.press("x")
+        gate.opened.set()
+        table = keyboard.app.screen.query_one(TwoTable)
+        await until(keyboard.pilot, lambda: table.row_count > 0, "what was read")
+        titles = [str(column.label) for column in table.ordered_columns]
+        assert titles[2:] == [FAILED, DONE]
 
 
 class TestWizard:

@@ -91,12 +91,14 @@ class RunComparisonScreen(Screen[None]):
     async def _load(self) -> None:
         hosts = hosts_of(self.app)
         try:
-            left, right = [await in_background(partial(_read, side, hosts)) for side in self._sides]
+            found = {side: await in_background(partial(_read, side, hosts)) for side in self._sides}
         except UserError as error:
             words = printable(f"{error.message}. {error.hint}".strip())
             self.query_one("#two-verdict", Static).update(words)
             return
-        self._facts = left, right
+        # They may have changed sides while they were read.
+        left, right = self._sides
+        self._facts = found[left], found[right]
         self._show()
 
     def action_all_settings(self) -> None:
