@@ -222,6 +222,27 @@ def test_a_swallowed_exception_is_a_failure_and_one_at_exit_is_not() -> None:
     assert _told(done + ignored, **known).kind == HEALTHY
 
 
+@pytest.mark.parametrize(
+    ("note", "kind"),
+    [
+        ("HTTP Error 429 thrown while requesting HEAD https://huggingface.co/x", "hub_rate_limited"),
+        ("1:1 [0] init.cc:138 CCOM WARN OFI plugin initNet() failed is EFA enabled?", "efa_unavailable"),
+        (
+            "torch.distributed.elastic.rendezvous.api.RendezvousConnectionError: The connection to the C10d store has failed.",
+            "rendezvous_failed",
+        ),
+    ],
+)
+def test_warnings_and_cascades_do_not_explain_an_exception_that_is_not_known(note: str, kind: str) -> None:
+    known = {"stage": "finetune", "exit_code": 1, "slurm_state": "FAILED"}
+    raised = "[rank0]: Traceback (most recent call last):\n[rank0]: KeyError: 'context'\n"
+    assert _told(f"{note}\n", **known).kind == kind
+    for log in (f"{note}\n{raised}", f"{raised}{note}\n"):
+        told = _told(log, **known)
+        assert told.kind == UNKNOWN
+        assert "KeyError" in told.cause
+
+
 def test_a_nan_that_training_got_over_is_no_failure() -> None:
     bad = "{'loss': 1.4, 'grad_norm': nan, 'epoch': 0.1}\n"
     good = "{'loss': 1.3, 'grad_norm': 0.7, 'epoch': 0.2}\n"

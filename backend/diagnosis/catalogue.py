@@ -13,6 +13,7 @@ that it states holds:
     exit_code, signal                          the code or signal is one of these
     slurm_state, slurm_reason, node_state      this regular expression is found in it (the state: matches all of it)
     after_success    it counts although the job ended with success
+    follows          other ranks print it too when one rank ends: it does not count beside an exception that no rule knows
     sure             false: the cause is likely, not certain
     priority         among those that fire the highest wins: 90 and above facts and root causes that explain all
                      the rest, 70 to 89 a message of exactly this failure, 50 to 69 a general message or one that often
@@ -59,6 +60,7 @@ class Signature(BaseModel):
     slurm_reason: str = ""
     node_state: str = ""
     after_success: bool = False
+    follows: bool = False
     sure: bool = True
     priority: int = Field(ge=1, le=99)
     cause: str = ""

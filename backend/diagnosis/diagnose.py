@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 from llama_tui.backend.diagnosis.catalogue import HEALTHY, UNKNOWN, Rule, kinds, rules
-from llama_tui.backend.diagnosis.excerpt import Excerpt, swallowed_from, went_well
+from llama_tui.backend.diagnosis.excerpt import Excerpt, is_warning, own_exception, swallowed_from, went_well
 from llama_tui.backend.diagnosis.logtext import Found, LogLine, LogText
 from llama_tui.backend.diagnosis.symptoms import Outcome, Symptoms
 from llama_tui.backend.dotted import field_names
@@ -80,6 +80,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     calm = succeeded or outcome is Outcome.RUNNING
     fired = [one for rule in rules() if (one := _fire(rule, symptoms, log))]
     failures = [one for one in fired if one.rule.kind != HEALTHY and _counts(one, calm, swallowed)]
+    failures = _without_side_notes(failures, log)
     if failures and (best := max(failures, key=lambda one: one.rank)).rule.kind != UNKNOWN:
         return _told(best, log)
     if succeeded and swallowed is None:
@@ -97,6 +98,21 @@ def _counts(fired: _Fired, calm: bool, swallowed: int | None) -> bool:
     if swallowed is None or fired.rule.signature.priority < STRONG or not fired.found:
         return False
     return fired.found[0].index >= swallowed
+
+
+def _without_side_notes(failures: list[_Fired], log: LogText) -> list[_Fired]:
+    """Without warnings and cascades, where the job ended with an exception that no rule knows: neither explains it."""
+    raised = own_exception(log)
+    known = (pattern for one in failures if one.rule.kind != UNKNOWN for pattern in one.rule.lines)
+    if not raised or any(pattern.regex.search(raised) for pattern in known):
+        return failures
+    return [one for one in failures if not _is_side_note(one, log)]
+
+
+def _is_side_note(fired: _Fired, log: LogText) -> bool:
+    if fired.rule.signature.follows:
+        return True
+    return bool(fired.found) and is_warning(log.lines[fired.found[0].index].text)
 
 
 def _fire(rule: Rule, symptoms: Symptoms, log: LogText) -> _Fired | None:
@@ -136,9 +152,11 @@ def _conditions_hold(rule: Rule, symptoms: Symptoms) -> bool:
 
 
 def _first(rule: Rule, log: LogText) -> Found | None:
+    """The first line that decides; a warning only where no other line does."""
     count = rule.signature.at_least
     found = [one for pattern in rule.lines if (one := log.find(pattern, count, rule.skip))]
-    return min(found, key=lambda one: one.index, default=None)
+    errors = [one for one in found if not is_warning(log.lines[one.index].text)]
+    return min(errors or found, key=lambda one: one.index, default=None)
 
 
 def _went_on(rule: Rule, log: LogText) -> bool:

@@ -18,6 +18,16 @@ _FRAME = re.compile(_PREFIX + r'\s*File "[^"]+", line \d+')
 _EXCEPTION = re.compile(
     _PREFIX + r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)(?:: |$)"
 )
+# Exceptions in which a rank only tells that it lost the others.
+_LOST_PEERS = re.compile(
+    r"Dist\w*Error|Rendezvous|c10d|gloo|socket|connect|collective|communicat|Broken ?Pipe|reset by peer|closed|EOFError|time(?:d )?-?out"
+    r"|StatusOr|Failed to execute|\bnrt_|ChildFailed|SignalException|KeyboardInterrupt|SystemExit|Warning",
+    re.IGNORECASE,
+)
+_WARNING = re.compile(
+    r"(?:^|[\s\[(:])(?:\w*Warning|WARN(?:ING)?|warning|INFO|DEBUG)(?:[:\s\])|]|$)|^W: |thrown while requesting"
+    r"|falling back|might affect training convergence|which is incompatible"
+)
 _OWN_ERROR = re.compile(_PREFIX + r"error: (?P<said>\S.*)")
 _OWN_HINT = re.compile(_PREFIX + r"hint: (?P<said>\S.*)")
 _ERROR = re.compile(
@@ -64,6 +74,17 @@ def went_well(log: LogText) -> bool:
         return False
     rest = log.lines[last + 1 :]
     return not any(one.search(line.text) for line in rest for one in (_REGRET, _REPORT, _CRASH))
+
+
+def own_exception(log: LogText) -> str:
+    """The last exception that is not just a rank's word that it lost the others; empty if there is none."""
+    texts = (line.text for line in reversed(log.lines))
+    return next((text for text in texts if _EXCEPTION.match(text) and not _LOST_PEERS.search(text)), "")
+
+
+def is_warning(text: str) -> bool:
+    """Whether a line says of itself that the program went on."""
+    return bool(_WARNING.search(text))
 
 
 class Excerpt:
