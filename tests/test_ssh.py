@@ -251,6 +251,22 @@ class TestHostsAsTheyAre:
             link.close()
 
 
+class _Silent:
+    """A link to a host that will go silent, and a big write to it on a thread of its own."""
+
+    def __init__(self, host: Host, folder: Path) -> None:
+        self.lost = threading.Event()
+        self.link = Link(host, on_lost=lambda _: self.lost.set())
+        self.errors: list[BaseException] = []
+        self.writer = threading.Thread(target=self._write, args=(folder / "big",))
+
+    def _write(self, file: Path) -> None:
+        try:
+            self.link.write_text(str(file), "x" * 50_000_000)
+        except HostError as error:
+            self.errors.append(error)
+
+
 class TestCuts:
     def test_a_cut_is_noticed_at_once_and_the_log_goes_on(self, sshd: Sshd, tmp_path: Path) -> None:
         host = ssh_host(sshd)
@@ -286,36 +302,32 @@ class TestCuts:
         assert log.read_text() == "".join(f"line {number}\n" for number in range(log.read_text().count("\n")))
         host.close()
 
-    def test_silence_is_a_dead_link(self, sshd: Sshd, connect: Callable[..., Host], tmp_path: Path) -> None:
-        """Also in the middle of a big write, whose bytes nobody takes any more."""
-        host = connect(sshd.client_config("host"))
-        lost = threading.Event()
-        link = Link(host, on_lost=lambda _: lost.set())
+    def test_silence_is_a_dead_link(self, sshd: Sshd, tmp_path: Path) -> None:
+        """Also in the middle of a big write, whose bytes nobody takes any more; by both ways at once, as it takes long."""
+        config = sshd.client_config("host")
+        silent = [
+            _Silent(host, tmp_path)
+            for host in (SshHost("host", Answers(), config), OpenSshHost("host", config))
+        ]
         sshd.freeze()
-        errors: list[BaseException] = []
-
-        def write() -> None:
-            try:
-                link.write_text(f"{tmp_path}/big", "x" * 50_000_000)
-            except HostError as error:
-                errors.append(error)
-
-        writer = threading.Thread(target=write)
         try:
-            writer.start()
-            assert lost.wait(DEAD_AFTER + 10)
-            writer.join(DEAD_AFTER)
-            assert [type(error) for error in errors] == [LinkLost]
-            closing = time.monotonic()
-            link.close()
-            assert time.monotonic() - closing < AT_ONCE
+            for one in silent:
+                one.writer.start()
+            for one in silent:
+                assert one.lost.wait(2 * DEAD_AFTER)
+                one.writer.join(DEAD_AFTER)
+                assert [type(error) for error in one.errors] == [LinkLost]
+                closing = time.monotonic()
+                one.link.close()
+                assert time.monotonic() - closing < AT_ONCE
         finally:
             sshd.thaw()
-        again = time.monotonic()
-        link = Link(host)
-        assert link.run(["echo", "back"]).stdout == "back\n"
-        assert time.monotonic() - again < AT_ONCE
-        link.close()
+        for one in silent:
+            again = time.monotonic()
+            link = Link(one.link.host)
+            assert link.run(["echo", "back"]).stdout == "back\n"
+            assert time.monotonic() - again < AT_ONCE
+            link.close()
 
     def test_a_dead_server_does_not_keep_the_program(self, sshd: Sshd) -> None:
         """The program ends at once, whatever state its connections are in."""
