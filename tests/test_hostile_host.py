@@ -130,7 +130,7 @@ def test_a_line_without_an_end_does_not_fill_the_memory(
             Link(Liar(program=flood))
         return
     link = Link(Liar(greeting(), program=flood), on_lost=lost.put)
-    assert "a line of more than 1 MiB" in lost.get(timeout=20).message
+    assert "a line of more than 1 MiB" in lost.get(timeout=60).message
     assert not link.alive
 
 
@@ -168,7 +168,7 @@ def test_an_answer_of_another_shape_ends_the_link_with_words(answer: str) -> Non
     with pytest.raises(LinkLost) as caught:
         link.read_text("/x")
     assert "sent what our agent never sends" in caught.value.message
-    assert lost.get(timeout=10).message == caught.value.message
+    assert lost.get(timeout=60).message == caught.value.message
     assert not link.alive
 
 
@@ -198,7 +198,7 @@ def test_a_pushed_piece_of_another_shape_reaches_nobody(event: object) -> None:
     said = '{"id": NUMBER, "ok": {}}\n{"sub": NUMBER, "event": ' + json.dumps(event) + "}\n"
     link = Link(Liar(greeting(), said), on_lost=lost.put)
     link.follow("/x", got.append)
-    assert "a piece of a file" in lost.get(timeout=10).message
+    assert "a piece of a file" in lost.get(timeout=60).message
     assert got == []
 
 
@@ -253,11 +253,11 @@ def test_lines_are_the_same_however_they_come_in_pieces(pieces: list[bytes]) -> 
 
 
 def test_a_long_line_takes_time_that_grows_with_its_length() -> None:
-    lines, began = wire.Lines(), time.monotonic()
+    lines, began = wire.Lines(), time.thread_time()
     for _ in range(900):
         assert lines.feed(b"x" * 65536) == []
     assert len(lines.feed(b"\n")[0]) == 900 * 65536
-    assert time.monotonic() - began < 10
+    assert time.thread_time() - began < 10
 
 
 # --- logs
@@ -305,7 +305,7 @@ async def test_the_monitor_shows_a_hostile_log_as_text(site: Site, tmp_path: Pat
         for column in range(0, 70, 3):
             await pilot.click(LogView, offset=(column, at))
         await pilot.press("slash", *"click=app", "enter", "w", "e", "y")
-        await pilot.pause(0.5)
+        await until(pilot, lambda: app.clipboard != "", "what y copies")
         assert app.is_running
         assert isinstance(app.screen, MonitorScreen)
 
@@ -328,7 +328,7 @@ def test_a_live_run_hands_over_a_hostile_log_in_bounded_pieces(site: Site, tmp_p
     live.start()
     text, snapshots, longest = "", 0, 0
     while not (text.endswith("last\n") and snapshots):
-        event = events.get(timeout=20)
+        event = events.get(timeout=60)
         assert not (isinstance(event, LinkChanged) and not event.connected), event
         snapshots += isinstance(event, SnapshotTaken)
         if isinstance(event, LogRead):

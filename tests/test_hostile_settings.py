@@ -38,12 +38,12 @@ from tests.test_hostile import harmless
     ids=range(16),
 )
 def test_hostile_settings_are_refused_in_words_and_in_time(text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     with pytest.raises(SettingsError) as caught:
         from_toml(text, "odd.toml")
     assert caught.value.message.startswith("odd.toml")
     harmless(caught.value.message.replace("\r", ""))
-    assert time.monotonic() - began < 3
+    assert time.thread_time() - began < 3
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -53,8 +54,9 @@ def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int
 
 
 def test_a_finished_run_is_not_asked_for_and_a_rerun_from_elsewhere_is_seen(
-    site: Site, workspace: Path, counted: Callable[[], int]
+    site: Site, workspace: Path, counted: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("llama_tui.backend.monitor.QUEUE_PERIOD", 0.3)
     run = tiny_run(site, workspace, finetune="3")
     run.submit()
     wait_for(run, lambda one: one.finished)
@@ -64,7 +66,9 @@ def test_a_finished_run_is_not_asked_for_and_a_rerun_from_elsewhere_is_seen(
     assert rested.seen is not None
     assert not rested.problem
     asked = counted()
-    assert asked <= 3
+    # Many times as long as the pause between two questions.
+    time.sleep(1.5)
+    assert counted() == asked
     elsewhere = connect(site.place)
     other = open_run(elsewhere, run.run_id)
     set_behaviour(run, TUNE, "wait")
