@@ -16,6 +16,7 @@ from llama_tui.backend.errors import HostError
 from llama_tui.backend.hosts.ssh_ask import HostKeyQuestion
 from llama_tui.backend.live import LiveRun
 from llama_tui.backend.log_file import LogFile
+from llama_tui.backend.more_prompts import ask_more, questions
 from llama_tui.backend.place import Place
 from llama_tui.backend.schedulers.base import Job, JobState
 from llama_tui.backend.settings import Stack, defaults
@@ -34,10 +35,12 @@ from llama_tui.tui.screens.runs import RunsScreen
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.steps import host_sight
 from llama_tui.tui.widgets import log_pane
+from llama_tui.tui.widgets.answers import AnswersView
 from llama_tui.tui.widgets.queue_table import QueueTable
 from tests.pilot import Keyboard, sitting_at, text_of, until
 from tests.screens import DONE, FAILED, at_scene
 from tests.test_tui import demo_settings
+from tests.test_tui_comparison import answer, run_that_answers_late
 from tests.test_tui_monitor import BIG, TUNE, app_on, failed_run, line_in_sight, twice_failed_run, view_of
 
 at = partial(at_scene, Keyboard)
@@ -182,6 +185,29 @@ async def test_sides_that_were_swapped_while_they_were_read_stay_so(
         await until(keyboard.pilot, lambda: table.row_count > 0, "what was read")
         titles = [str(column.label) for column in table.ordered_columns]
         assert titles[2:] == [FAILED, DONE]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_only_who_waits_is_led_to_an_answer(
+    reads: bool, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "LOOK_EVERY", 0.3)
+    run = run_that_answers_late(site, workspace)
+    ask_more(run, questions(prompts=["Ahoy?"]))
+    async with sitting_at(Keyboard, app_on(run), (80, 16)) as keyboard:
+        await keyboard.sees("All seven")
+        await keyboard.press("o")
+        await keyboard.sees("Ahoy?")
+        view = keyboard.app.screen.query_one(AnswersView)
+        await keyboard.press(*["down"] * reads)
+        await until(keyboard.pilot, lambda: view.scroll_offset.y == reads)
+        answer(run)
+        await keyboard.sees("Answered")
+        if reads:
+            await keyboard.pilot.pause()
+            assert view.scroll_offset.y == 1
+        else:
+            await until(keyboard.pilot, lambda: view.scroll_offset.y > 1, "the answer")
 
 
 class TestWizard:

@@ -120,7 +120,7 @@ class ComparisonScreen(Screen[None]):
                 words = printable(f"Not answered ({one.reason or one.state}): {asked_words(one)}.")
                 self.notify(words, severity="error", timeout=15, markup=False)
         if ended:
-            self.query_one(AnswersView).go_to_asked(ended[-1].number)
+            self.query_one(AnswersView).lead_to_asked(ended[-1].number)
 
     async def _show(self) -> None:
         await self.query_one(AnswersView).show(self._comparison, self._later, self._mode)
@@ -158,6 +158,7 @@ class ComparisonScreen(Screen[None]):
             if asked is None:
                 return
             self._settings, late = asked, LateAnswer(self)
+            self.query_one(AnswersView).wait_here()
             self.notify("The scheduler is being asked …", timeout=2)
             self._awaited.add(await in_background(lambda: self._run.do(lambda run: ask_more(run, asked))))
         except UserError as error:

@@ -29,6 +29,8 @@ class AnswersView(VerticalScroll):
     def __init__(self, *, id: str) -> None:
         super().__init__(id=id)
         self._shown: tuple[Comparison | None, tuple[Asked, ...], str] | None = None
+        # Where somebody was who waits for an answer.
+        self._waits_at = 0
 
     async def show(self, comparison: Comparison | None, later: Sequence[Asked], mode: str) -> None:
         """Shows exactly these; what is shown already is not touched, and the place in it is kept."""
@@ -55,10 +57,18 @@ class AnswersView(VerticalScroll):
             await self.mount_all(widgets)
         self.call_after_refresh(self.scroll_to, y=at, animate=False)
 
-    def go_to_asked(self, number: int) -> None:
-        """To what was asked later under that number, as soon as it is laid out."""
-        title = self.query_one(f"#asked-{number}")
-        self.call_after_refresh(self.scroll_to_widget, title, top=True, animate=False)
+    def wait_here(self) -> None:
+        """Whoever is still here when an answer comes is led to it."""
+        self._waits_at = self.scroll_offset.y
+
+    def lead_to_asked(self, number: int) -> None:
+        """To what was asked later under that number, as soon as it is laid out; nobody who has begun to read elsewhere."""
+        if self.scroll_offset.y == self._waits_at:
+            self.call_after_refresh(self._go_to, self.query_one(f"#asked-{number}"))
+
+    def _go_to(self, title: Widget) -> None:
+        self.scroll_to_widget(title, top=True, animate=False)
+        self.call_after_refresh(self.wait_here)
 
     def go(self, by: int) -> None:
         """To the next prompt (1) or the one before (-1)."""
