@@ -48,8 +48,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         return Demo(Path(earlier), (Path(earlier) / "printed").read_text())
     workspace = tmp_path_factory.mktemp("demo") / "it's the work space"
     command = [str(PROGRAM), "demo", "--headless", "--workspace", str(workspace)]
-    answer = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1500)
-    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=1500
+        )
+        assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    except BaseException:
+        # Its jobs outlive it: they would take the processor from all tests that follow.
+        place = ["--workspace", str(workspace), "--scheduler", "direct"]
+        subprocess.run([str(PROGRAM), "cancel", *place], timeout=120)
+        raise
     return Demo(workspace, answer.stdout)
 
 
