@@ -8,7 +8,7 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from llama_tui.tui.widgets.key_bar import KeyBar
-from tests.pilot import painted
+from tests.pilot import click, painted, until
 
 
 class Harbour(Screen[None]):
@@ -49,21 +49,22 @@ class Ship(App[None]):
 )
 async def test_the_app_s_own_keys_are_there_at_any_width(width: int, line: str) -> None:
     app = Ship()
-    async with app.run_test(size=(width, 10)):
-        assert painted(app).splitlines()[-1].rstrip() == line.rstrip()
+    async with app.run_test(size=(width, 10)) as pilot:
+        await until(pilot, lambda: painted(app).splitlines()[-1].rstrip() == line.rstrip(), line)
 
 
 async def test_a_click_presses_the_key() -> None:
     app = Ship()
     async with app.run_test(size=(80, 10)) as pilot:
-        await pilot.click(KeyBar, offset=(20, 0))
-        await pilot.pause()
-        assert app.screen.title == "sail"
+        await until(pilot, lambda: "Set sail" in painted(app))
+        await click(pilot, KeyBar, offset=(20, 0))
+        await until(pilot, lambda: app.screen.title == "sail")
 
 
 async def test_what_does_nothing_now_is_dim() -> None:
     app = Ship()
-    async with app.run_test(size=(80, 10)):
+    async with app.run_test(size=(80, 10)) as pilot:
+        await until(pilot, lambda: "Dive" in painted(app))
         bar = app.screen.query_one(KeyBar)
         dim = [part.text for part in bar.render_line(0) if part.style and part.style.dim]
         assert "".join(dim).strip() == "d Dive"

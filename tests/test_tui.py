@@ -17,7 +17,7 @@ from llama_tui.backend.states import StageState
 from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.comparison import ComparisonScreen
-from llama_tui.tui.screens.dialogs import Confirm, Reading
+from llama_tui.tui.screens.dialogs import Ask, Confirm, Reading
 from llama_tui.tui.screens.keys import Keys
 from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunsScreen
@@ -29,7 +29,7 @@ from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.loss_plot import LossPlot
 from llama_tui.tui.widgets.queue_table import QueueTable
 from llama_tui.tui.widgets.tables import StageTable
-from tests.pilot import click, text_of, until
+from tests.pilot import arrived, click, text_of, until
 from tests.tiny import go, ran, set_behaviour, tiny_run, wait_for, wait_until_runs
 
 SIZES = [(80, 24), (200, 50)]
@@ -62,7 +62,7 @@ class TestWizard:
     ) -> None:
         app = LlamaTui(UiRequest(settings=demo_settings(workspace)))
         async with app.run_test(size=size) as pilot:
-            await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+            await arrived(pilot, WizardScreen)
             for _ in range(200):
                 focused = app.focused
                 if isinstance(focused, Button) and focused.id == "launch":
@@ -105,9 +105,11 @@ class TestWizard:
     ) -> None:
         app = LlamaTui(UiRequest(settings=demo_settings(workspace)))
         async with app.run_test(size=(100, 40)) as pilot:
-            await until(pilot, lambda: bool(app.screen.query("#rail")))
-            await click(pilot, f"#rail-{step}")
-            await until(pilot, lambda: bool(app.screen.query(f"#field-{path.replace('.', '-')} Input")))
+            await until(pilot, lambda: app.focused is not None)
+            if step != "where":
+                await click(pilot, f"#rail-{step}")
+            # The cursor is put into its first field then.
+            await until(pilot, lambda: app.screen.query_one(ContentSwitcher).current == f"step-{step}")
             field(app, path).focus()
             field(app, path).value = typed
             await pilot.press("tab")
@@ -173,7 +175,7 @@ class TestWizard:
             await until(pilot, lambda: "hf_" in text_of(app, "#token-problem"))
             assert "not a token" not in text_of(app, "#token-problem")
             await pilot.press("ctrl+l")
-            await pilot.pause(0.3)
+            await until(pilot, lambda: getattr(app.focused, "id", "") == "token", "the wrong field")
             assert not (workspace / "runs").exists()
             assert "not a token" not in str(list(Path.home().rglob("*.toml")))
 
@@ -190,12 +192,12 @@ class TestLaunch:
             await until(pilot, lambda: bool(app.screen.query("#launch")))
             await until(pilot, lambda: isinstance(app.focused, Button))
             await (pilot.press("enter") if by == "key" else click(pilot, "#launch"))
-            await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+            await arrived(pilot, MonitorScreen)
             screen = app.screen
             assert isinstance(screen, MonitorScreen)
             await until(pilot, lambda: screen.snapshot is not None)
             await pilot.press("c")
-            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await arrived(pilot, Confirm)
             await (pilot.press("y") if by == "key" else click(pilot, "#yes"))
             await until(pilot, lambda: screen.snapshot is not None and screen.snapshot.finished)
             assert screen.snapshot is not None
@@ -211,9 +213,9 @@ class TestLaunch:
         async with app.run_test(size=(100, 30)) as pilot:
             await until(pilot, lambda: isinstance(app.focused, Button))
             await pilot.press("enter")
-            await until(pilot, lambda: isinstance(app.screen, Reading))
+            await arrived(pilot, Reading)
             await pilot.press("escape")
-            await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+            await arrived(pilot, WizardScreen)
 
 
 class TestMonitor:
@@ -252,7 +254,7 @@ class TestMonitor:
                 log.write("10%\r20%\r\x1b]0;evil\x07a new line\n")
             await until(pilot, lambda: screen.query_one(LogView).text.endswith("a new line"))
             assert "evil" not in screen.query_one(LogView).text
-            assert screen.query_one(QueueTable).row_count == 7
+            await until(pilot, lambda: screen.query_one(QueueTable).row_count == 7)
             point = {"step": 1, "max_steps": 2, "loss": 1.5, "learning_rate": 1e-3, "time": 1.0}
             Path(run.layout.file("metrics.jsonl")).write_text(json.dumps(point) + "\n")
             await until(pilot, lambda: [one.loss for one in screen.query_one(LossPlot).points] == [1.5])
@@ -314,14 +316,14 @@ class TestRuns:
             await pilot.press("escape")
             await until(pilot, lambda: screen.query_one("#runs").row_count == 1)  # type: ignore[attr-defined]
             await pilot.press("d")
-            await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+            await arrived(pilot, WizardScreen)
             await until(pilot, lambda: bool(app.screen.query("#field-name Input")))
             assert field(app, "name").value == "tiny"
             await pilot.press("escape")
-            await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+            await arrived(pilot, RunsScreen)
             await until(pilot, lambda: app.screen.query_one("#runs").row_count == 1)  # type: ignore[attr-defined]
             await pilot.press("enter")
-            await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+            await arrived(pilot, MonitorScreen)
 
 
 COMPARISON = {
@@ -369,15 +371,17 @@ class TestComparison:
             assert isinstance(monitor, MonitorScreen)
             await until(pilot, lambda: monitor.snapshot is not None)
             await pilot.press("o")
-            await until(pilot, lambda: isinstance(app.screen, ComparisonScreen))
+            await arrived(pilot, ComparisonScreen)
             await until(pilot, lambda: len(app.screen.query(".answer")) == 2)
             assert "fine-tuned 2.500" in text_of(app, "#held-out")
             sides = [str(one.content) for one in app.screen.query(".answer").results(Static)]
             assert "A model." in sides[0]
             assert sides[1].endswith("Captain Chat!")
-            await pilot.press("m", "enter")
-            await until(pilot, lambda: (tmp_path / f"{run.run_id}.md").exists())
-            assert "Captain Chat!" in (tmp_path / f"{run.run_id}.md").read_text()
+            await pilot.press("m")
+            await arrived(pilot, Ask)
+            await pilot.press("enter")
+            file = tmp_path / f"{run.run_id}.md"
+            await until(pilot, lambda: file.exists() and "Captain Chat!" in file.read_text())
 
     async def test_not_there_yet_is_told(self, site: Site, workspace: Path) -> None:
         run = tiny_run(site, workspace)
@@ -393,7 +397,7 @@ class TestComparison:
 async def test_every_action_of_a_screen_is_in_the_palette(workspace: Path) -> None:
     app = LlamaTui(UiRequest(settings=demo_settings(workspace)))
     async with app.run_test(size=(100, 30)) as pilot:
-        await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+        await arrived(pilot, WizardScreen)
         titles = " ".join(command.title for command in app.get_system_commands(app.screen))
         for words in ("Launch", "Save TOML", "Open TOML", "Test connection", "Next step", "Theme"):
             assert words in titles
@@ -404,6 +408,6 @@ async def test_keys_are_shown_and_hidden() -> None:
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: isinstance(app.focused, Button))
         await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, Keys))
+        await arrived(pilot, Keys)
         await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+        await arrived(pilot, WizardScreen)

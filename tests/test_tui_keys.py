@@ -54,7 +54,7 @@ class TestRuns:
             await keyboard.sees("databricks-dolly-15k")
             await keyboard.press("enter")
             await keyboard.arrives(MonitorScreen)
-            await keyboard.sees("model_consolidation failed")
+            await keyboard.sees("model_consolidation failed", "More (a)")
             await keyboard.press("a")
             await keyboard.sees("no space left")
             await keyboard.press("escape")
@@ -234,8 +234,7 @@ class TestMonitor:
     async def test_what_follows_the_slash_at_once_is_text(self, place: Place) -> None:
         async with at("monitor-failed", place) as keyboard:
             await keyboard.types_ahead("slash", *"steps")
-            await keyboard.pilot.pause()
-            assert keyboard.reads("steps")
+            await keyboard.sees("steps", "esc End search")
 
     async def test_pause_and_follow_again(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace, "".join(f"line {number}\n" for number in range(100)))
@@ -280,6 +279,7 @@ class TestMonitor:
             await keyboard.press("enter")
             await keyboard.arrives(Reading)
             await keyboard.press("escape")
+            await keyboard.arrives(MonitorScreen)
             await keyboard.press("d")
             await keyboard.arrives(Confirm)
             await keyboard.press("y")
@@ -298,6 +298,7 @@ class TestMonitor:
                 await keyboard.press("c")
                 await keyboard.arrives(Confirm)
                 await keyboard.press(no)
+                await keyboard.arrives(MonitorScreen)
                 await keyboard.sees("running")
             await keyboard.press("c")
             await keyboard.arrives(Confirm)
@@ -332,7 +333,7 @@ class TestMonitor:
 
 def _match(keyboard: Keyboard) -> str:
     """The number of the match that is shown, before the count of all."""
-    line = next(line for line in keyboard.lines() if "'shard'" in line)
+    line = next((line for line in keyboard.lines() if "'shard'" in line), "?")
     return line.split("/")[0].split()[-1]
 
 
@@ -341,16 +342,17 @@ class TestComparison:
         async with at("comparison", place) as keyboard:
             view = keyboard.app.screen.query_one(AnswersView)
             await keyboard.press("n", "n")
+            await until(keyboard.pilot, lambda: view.scroll_offset.y > 0)
             await keyboard.sees("How do I keep bread fresh?  (greedy")
             lower = view.scroll_offset.y
             await keyboard.press("p")
             await until(keyboard.pilot, lambda: view.scroll_offset.y < lower)
             await keyboard.press("g")
-            await keyboard.sees("Answers shown: greedy.")
-            assert "sampled ·" not in _questions(keyboard.app)
+            await keyboard.sees("greedy answers only")
+            await until(keyboard.pilot, lambda: "sampled ·" not in _questions(keyboard.app))
             await keyboard.press("g")
-            await keyboard.sees("Answers shown: sampled.")
-            assert "greedy ·" not in _questions(keyboard.app)
+            await keyboard.sees("sampled answers only")
+            await until(keyboard.pilot, lambda: "greedy ·" not in _questions(keyboard.app))
 
     @pytest.mark.parametrize(("kind", "key"), [("md", "m"), ("html", "h")])
     async def test_save(self, kind: str, key: str, place: Place) -> None:
@@ -368,13 +370,17 @@ class TestComparison:
             assert "Who are you?" in file.read_text()
             file.write_text("precious")
             for no in ("enter", "n"):
-                await keyboard.press(key, "enter")
+                await keyboard.press(key)
+                await keyboard.arrives(Ask)
+                await keyboard.press("enter")
                 await keyboard.arrives(Confirm)
                 await keyboard.sees("Replace this file?")
                 await keyboard.press(no)
                 await keyboard.arrives(ComparisonScreen)
             assert file.read_text() == "precious"
-            await keyboard.press(key, "enter")
+            await keyboard.press(key)
+            await keyboard.arrives(Ask)
+            await keyboard.press("enter")
             await keyboard.arrives(Confirm)
             await keyboard.press("y")
             await until(keyboard.pilot, lambda: "Who are you?" in file.read_text())
@@ -403,7 +409,8 @@ class TestComparison:
             await keyboard.press("ctrl+s")
             await keyboard.arrives(ComparisonScreen)
             await until(keyboard.pilot, lambda: "And from a file?" in _questions(keyboard.app))
-            await keyboard.pilot.pause()
+            # They are scrolled to by themselves.
+            await keyboard.sees("tuned says And what now?")
             await keyboard.press("end")
             await keyboard.sees("tuned says And what now?", "tuned says And from a file?")
 
@@ -431,7 +438,7 @@ class TestEverywhere:
             await command(keyboard, "theme")
             await keyboard.arrives(CommandPalette)
             await keyboard.types("llama-light")
-            await keyboard.sees("llama-light")
+            await first_found(keyboard, "llama-light")
             await keyboard.press("enter")
             await until(keyboard.pilot, lambda: keyboard.app.theme == "llama-light")
 
@@ -476,14 +483,19 @@ async def command(keyboard: Keyboard, words: str) -> None:
     await keyboard.arrives(CommandPalette)
     await keyboard.types(words)
     palette = keyboard.app.screen
-    found = palette.query_one(OptionList)
+    await first_found(keyboard, words)
+    await keyboard.press("enter")
+    await until(keyboard.pilot, lambda: keyboard.app.screen is not palette)
+
+
+async def first_found(keyboard: Keyboard, words: str) -> None:
+    """Waits until the first that the palette found has these words."""
+    found = keyboard.app.screen.query_one(OptionList)
     await until(
         keyboard.pilot,
         lambda: found.option_count > 0 and words in str(found.get_option_at_index(0).prompt).lower(),
         words,
     )
-    await keyboard.press("enter")
-    await until(keyboard.pilot, lambda: keyboard.app.screen is not palette)
 
 
 def _size(keyboard: Keyboard) -> tuple[int, int]:

@@ -35,7 +35,7 @@ from llama_tui.tui.widgets.failure_panel import FailurePanel
 from llama_tui.tui.widgets.log_pane import LogPane, Shown
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.tables import StageTable
-from tests.pilot import click, painted, text_of, until
+from tests.pilot import arrived, click, painted, text_of, until
 from tests.tiny import go, ran, set_behaviour, tiny_run, wait_for, wait_until_runs
 
 TUNE = Stage.FINETUNE
@@ -68,6 +68,12 @@ def app_on(run: Run) -> LlamaTui:
 def monitor(app: App[None]) -> MonitorScreen:
     assert isinstance(app.screen, MonitorScreen)
     return app.screen
+
+
+def knows_all(app: App[None]) -> bool:
+    """Whether nothing more of the run comes in by itself."""
+    snapshot = monitor(app).snapshot
+    return snapshot is not None and snapshot.jobs is not None and snapshot.resting
 
 
 def view_of(app: App[None]) -> LogView:
@@ -104,10 +110,10 @@ class TestLog:
         follow, follow_now = LiveRun.follow_log, LogPane._follow_now
         followed: list[str] = []
 
-        def chosen(pane: LogPane, shown: Shown) -> None:
+        def chosen(pane: LogPane, shown: Shown, *more: bool) -> None:
             if begun.is_set():
                 both.set()
-            follow_now(pane, shown)
+            follow_now(pane, shown, *more)
 
         def slowly(live: LiveRun, path: str, fresh: bool = True) -> None:
             if path == first:
@@ -161,7 +167,7 @@ class TestLog:
             top = line_in_sight(view, 0)
             await until(pilot, lambda: view.window.start < begun, "an earlier part")
             assert view.line_count > first
-            assert line_in_sight(view, 0) == top
+            await until(pilot, lambda: line_in_sight(view, 0) == top, "what was on top")
             await pilot.press("home")
             await until(pilot, lambda: line_in_sight(view, 0).startswith("line 0 "), "the first line")
             assert view.detached
@@ -237,11 +243,8 @@ class TestLog:
             view = view_of(app)
             await until(pilot, lambda: view.line_count == 3)
             await click(pilot, "#do-wrap")
-            await until(pilot, lambda: view.wrap)
-            await pilot.pause()
-            rows = [line_in_sight(view, row) for row in range(6)]
-            assert "".join(rows[1:4]) == long
-            assert rows[4] == "after"
+            await until(pilot, lambda: line_in_sight(view, 4) == "after")
+            assert "".join(line_in_sight(view, row) for row in (1, 2, 3)) == long
             await pilot.press("w")
             await until(pilot, lambda: line_in_sight(view, 2) == "after")
 
@@ -254,7 +257,7 @@ class TestLog:
             assert app.clipboard == "three"
             await click(pilot, LogView, offset=(1, 1))
             await click(pilot, "#do-copy")
-            assert app.clipboard == "two"
+            await until(pilot, lambda: app.clipboard == "two")
 
     async def test_a_selection_is_copied(self, site: Site, workspace: Path) -> None:
         run = failed_run(site, workspace, "one fish\n\x1b[31mtwo\x1b[0m fish\nred fish\n")
@@ -265,7 +268,7 @@ class TestLog:
             await pilot.hover(LogView, offset=(3, 1))
             await pilot.mouse_up(LogView, offset=(3, 1))
             await pilot.press("y")
-            assert app.clipboard in {"fish\ntwo", "fish\ntwo "}
+            await until(pilot, lambda: app.clipboard in {"fish\ntwo", "fish\ntwo "})
 
     async def test_the_pager_gets_a_harmless_copy_that_is_removed(
         self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
@@ -317,7 +320,6 @@ class TestLog:
             view.focus()
             await pilot.press("pageup")
             await until(pilot, lambda: not view.following)
-            await pilot.pause(0.3)
             top = line_in_sight(view, 0)
             with Path(run.layout.log(TUNE, 1)).open("a") as log:
                 log.write(BIG * 4)
@@ -355,7 +357,7 @@ class TestFailure:
         """A stage's own word comes at its end, the queue's some seconds later, and it may know more."""
         app = app_on(failed_run(site, workspace))
         async with app.run_test(size=(120, 40)) as pilot:
-            await until(pilot, lambda: monitor(app).diagnoses != {}, "the diagnosis")
+            await until(pilot, lambda: knows_all(app) and monitor(app).diagnoses != {}, "the diagnosis")
             assert "memory" not in text_of(app, "#failure")
             snapshot = monitor(app).snapshot
             assert snapshot is not None and snapshot.jobs is not None
@@ -364,6 +366,22 @@ class TestFailure:
             others = tuple(one for one in snapshot.jobs if one is not job)
             monitor(app).tell(SnapshotTaken(replace(snapshot, jobs=(*others, killed))))
             await until(pilot, lambda: "memory" in text_of(app, "#failure"), "what the queue knew")
+
+    async def test_what_is_learnt_later_leaves_the_diagnosis_open(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        app = app_on(failed_run(site, workspace, "OSError: [Errno 28] No space left on device\n"))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: knows_all(app) and "→" in text_of(app, "#failure"), "the diagnosis")
+            await pilot.press("a")
+            await until(pilot, lambda: "(e: first error)" in text_of(app, "#failure"), "all of it")
+            screen = monitor(app)
+            key, found = next(iter(screen.diagnoses.items()))
+            assert screen.snapshot is not None
+            monkeypatch.setitem(screen.diagnoses, key, replace(found, cause="Something else, after all."))
+            screen.tell(SnapshotTaken(screen.snapshot))
+            await until(pilot, lambda: "Something else" in text_of(app, "#failure"))
+            assert "(e: first error)" in text_of(app, "#failure")
 
     async def test_a_log_chosen_while_the_scheduler_is_asked_stays(
         self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
@@ -396,6 +414,7 @@ class TestFailure:
         app = app_on(run)
         async with app.run_test(size=(80, 24)) as pilot:
             view, panel = view_of(app), app.screen.query_one(FailurePanel)
+            await until(pilot, lambda: knows_all(app), "the scheduler's word")
             await until(pilot, lambda: "→" in text_of(app, "#failure"), "the diagnosis")
             await until(pilot, lambda: panel.region.height == 3)
             assert "finetune failed: exit code 3" in text_of(app, "#failure")
@@ -419,7 +438,7 @@ class TestFailure:
         async with app.run_test(size=(80, 24)) as pilot:
             await until(pilot, lambda: "→" in text_of(app, "#failure"), "the diagnosis")
             await click(pilot, "#do-other-settings")
-            await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+            await arrived(pilot, WizardScreen)
             screen = app.screen
             assert isinstance(screen, WizardScreen)
             assert screen.settings.name == "tiny"
@@ -433,7 +452,7 @@ class TestFailure:
         async with app.run_test(size=(80, 24)) as pilot:
             await until(pilot, lambda: "→" in text_of(app, "#failure"), "the diagnosis")
             await click(pilot, "#do-report")
-            await until(pilot, lambda: isinstance(app.screen, Reading))
+            await arrived(pilot, Reading)
             report = app.clipboard
         assert "RuntimeError: boom" in report
         assert "finetune" in report
@@ -450,7 +469,7 @@ class TestFailure:
             await until(pilot, lambda: monitor(app).snapshot is not None)
             screen = monitor(app)
             await pilot.press("c")
-            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await arrived(pilot, Confirm)
             await click(pilot, "#yes")
             await until(pilot, lambda: screen.snapshot is not None and screen.snapshot.finished)
             assert screen.snapshot is not None
@@ -583,7 +602,9 @@ class TestTraining:
         second.cancel()
 
 
-async def test_no_clock_goes_back_when_the_scheduler_answered_long_ago(site: Site, workspace: Path) -> None:
+async def test_no_clock_goes_back_when_the_scheduler_answered_long_ago(
+    site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tiny_run(site, workspace, compile_model="wait")
     run.submit()
     wait_until_runs(run, Stage.COMPILE_MODEL)
@@ -595,6 +616,8 @@ async def test_no_clock_goes_back_when_the_scheduler_answered_long_ago(site: Sit
         assert screen.snapshot.seen is not None
         stale = replace(screen.snapshot, seen=screen.snapshot.seen - 600, problem="no answer " * 20)
         before = screen._now()
+        # Nothing newer comes instead.
+        monkeypatch.setattr(screen.live, "_tell", lambda _: None)
         screen.tell(SnapshotTaken(stale))
         await until(pilot, lambda: screen.snapshot is stale)
         assert screen._now() >= before
@@ -674,12 +697,11 @@ async def test_all_panes_and_the_zoom_by_mouse(size: tuple[int, int], site: Site
         before = app.screen.query_one(LogPane).region.area
         await pilot.press("z")
         await until(pilot, lambda: app.screen.query_one("#stages").region.height == 0)
-        await pilot.pause()
-        assert app.screen.query_one(LogPane).region.area > before
+        await until(pilot, lambda: app.screen.query_one(LogPane).region.area > before)
         await pilot.press("escape")
         await until(pilot, lambda: app.screen.query_one("#stages").region.height > 0)
         await click(pilot, "#do-find")
         await until(pilot, lambda: isinstance(app.focused, Input))
         await pilot.press("escape")
         await click(pilot, "#do-script")
-        await until(pilot, lambda: isinstance(app.screen, Reading))
+        await arrived(pilot, Reading)

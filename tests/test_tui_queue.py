@@ -26,7 +26,7 @@ from llama_tui.tui.widgets.queue_columns import (
     sorting_text,
 )
 from llama_tui.tui.widgets.queue_table import QueueTable
-from tests.pilot import click, text_of, until
+from tests.pilot import arrived, click, text_of, until
 from tests.test_tui_monitor import app_on, failed_run
 from tests.tiny import tiny_run, wait_for, wait_until_runs
 
@@ -57,11 +57,11 @@ async def test_scopes_details_and_cancel_by_mouse_at_80_by_24(site: Site, worksp
         mine = wait_for(run, lambda one: bool(one.views[0].job_id)).views[0].job_id
         table.move_cursor(row=[row.key.value for row in table.ordered_rows].index(mine))
         await click(pilot, "#queue-details")
-        await until(pilot, lambda: isinstance(app.screen, Reading))
+        await arrived(pilot, Reading)
         await click(pilot, "#close")
-        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await arrived(pilot, MonitorScreen)
         await click(pilot, "#queue-cancel")
-        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        await arrived(pilot, Confirm)
         await click(pilot, "#yes")
         await until(pilot, lambda: run.snapshot().views[0].state is StageState.CANCELLED, "the job's end")
         assert other.snapshot().views[0].state is StageState.RUNNING
@@ -75,11 +75,11 @@ async def test_enter_shows_details_and_a_title_sorts(site: Site, workspace: Path
         table = table_of(app)
         await until(pilot, lambda: table.row_count == 7)
         await pilot.press("2", "enter")
-        await until(pilot, lambda: isinstance(app.screen, Reading))
+        await arrived(pilot, Reading)
         await pilot.press("escape")
         await click(pilot, QueueTable, offset=(2, 0))
-        keys = [row.key.value or "" for row in table.ordered_rows]
-        assert keys == sorted(keys, key=lambda key: (len(key), key))
+        keys = sorted((row.key.value or "" for row in table.ordered_rows), key=lambda key: (len(key), key))
+        await until(pilot, lambda: [row.key.value for row in table.ordered_rows] == keys)
         await click(pilot, QueueTable, offset=(2, 0))
         await until(pilot, lambda: [row.key.value for row in table.ordered_rows] == keys[::-1])
 
@@ -91,13 +91,13 @@ async def test_columns_are_chosen_by_keyboard_and_kept(site: Site, workspace: Pa
         table = table_of(app)
         await until(pilot, lambda: table.row_count == 7)
         await pilot.press("2", "down", "v")
-        await until(pilot, lambda: isinstance(app.screen, Columns))
+        await arrived(pilot, Columns)
         # The second column goes to the front, the one that is then second is not wanted.
         await pilot.press("down", "minus", "down", "space", "enter")
-        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
-        assert table.titles == ("state", *USUAL[2:])
+        await arrived(pilot, MonitorScreen)
+        await until(pilot, lambda: table.titles == ("state", *USUAL[2:]))
         await until(pilot, lambda: titles_of(table) == ["state ▲", *USUAL[2:]])
-        assert table.cursor_row == 1
+        await until(pilot, lambda: table.cursor_row == 1)
         assert str(table.get_row_at(0)[1]) == "model_consolidation/1"
     app = app_on(run)
     async with app.run_test(size=(80, 24)) as pilot:
@@ -128,7 +128,7 @@ async def test_columns_are_chosen_by_mouse(site: Site, workspace: Path) -> None:
         await click(pilot, "#done")
         assert isinstance(app.screen, Columns), "one at least has to stay"
         await click(pilot, "#leave")
-        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+        await arrived(pilot, MonitorScreen)
         assert table.titles == ("state", "job", *USUAL[2:])
 
 
@@ -169,7 +169,7 @@ async def test_behind_another_screen_nothing_is_asked(
         await pilot.press("2", "m", "m")
         await until(pilot, lambda: len(asked) > 2, "the queue to be asked again and again")
         await pilot.press("question_mark")
-        await until(pilot, lambda: isinstance(app.screen, Keys))
+        await arrived(pilot, Keys)
         # What was asked just before is answered.
         await pilot.pause(1.5)
         before = len(asked)

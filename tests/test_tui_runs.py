@@ -32,12 +32,12 @@ from llama_tui.backend.word_diff import word_diff
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.comparison import ComparisonScreen
-from llama_tui.tui.screens.dialogs import Confirm
+from llama_tui.tui.screens.dialogs import Ask, Confirm
 from llama_tui.tui.screens.run_comparison import RunComparisonScreen
 from llama_tui.tui.screens.runs import RunsScreen, RunTable, age
 from llama_tui.tui.screens.wizard import WizardScreen
 from llama_tui.tui.widgets.answers import AnswersView
-from tests.pilot import click, until
+from tests.pilot import arrived, click, until
 from tests.test_tui import COMPARISON, text_of
 from tests.tiny import go, set_behaviour, tiny_run, wait_for, wait_until_runs
 
@@ -99,15 +99,15 @@ class TestDelete:
             keys = [str(row.key.value) for row in table.ordered_rows]
             table.move_cursor(row=next(at for at, key in enumerate(keys) if key.endswith(doomed.run_id)))
             await pilot.press("delete")
-            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await arrived(pilot, Confirm)
             words = " ".join(str(one.content) for one in app.screen.query(Static).results(Static))
             assert re.search(r"frees 3\.\d MB", words)
             assert doomed.run_id in words
             await pilot.press("n")
-            await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+            await arrived(pilot, RunsScreen)
             assert Path(doomed.layout.path).exists()
             await pilot.press("delete")
-            await until(pilot, lambda: isinstance(app.screen, Confirm))
+            await arrived(pilot, Confirm)
             await click(pilot, "#yes")
             await listed(pilot, 1)
         assert [entry.name for entry in (workspace / "runs").iterdir()] == [kept.run_id]
@@ -172,9 +172,9 @@ class TestTwoRuns:
             assert isinstance(app.screen, RunsScreen)
             await pilot.press("space", "down", "space")
             await until(pilot, lambda: "2 marked" in text_of(app, "#title"))
-            assert sum("●" in row for row in rows(app)) == 2
+            await until(pilot, lambda: sum("●" in row for row in rows(app)) == 2)
             await pilot.press("v")
-            await until(pilot, lambda: isinstance(app.screen, RunComparisonScreen))
+            await arrived(pilot, RunComparisonScreen)
             await until(pilot, lambda: bool(rows(app)))
             table = {row.split(" ", 1)[1].rsplit(" ", 2)[0]: row for row in rows(app)}
             assert table["LoRA / Rank (r)"][0] == "≠"
@@ -188,9 +188,9 @@ class TestTwoRuns:
             )
             differing = len(rows(app))
             await pilot.press("s")
-            assert len(rows(app)) > differing + 30
+            await until(pilot, lambda: len(rows(app)) > differing + 30)
             await pilot.press("escape")
-            await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+            await arrived(pilot, RunsScreen)
 
     async def test_one_without_results_is_shown_with_gaps(self, site: Site, workspace: Path) -> None:
         done_run(site, workspace)
@@ -201,7 +201,7 @@ class TestTwoRuns:
             await listed(pilot, 2)
             # One mark is enough: the other is the one under the cursor.
             await pilot.press("space", "down", "v")
-            await until(pilot, lambda: isinstance(app.screen, RunComparisonScreen))
+            await arrived(pilot, RunComparisonScreen)
             await until(pilot, lambda: bool(rows(app)))
             assert any(row.startswith("≠ final training loss") and "—" in row for row in rows(app))
 
@@ -225,9 +225,9 @@ async def test_a_run_is_duplicated_and_its_age_and_stage_are_told(site: Site, wo
         await listed(pilot, 1)
         assert "✓ done" in rows(app)[0]
         assert "7/7" in rows(app)[0]
-        assert "captain-chat" in text_of(app, "#detail")
+        await until(pilot, lambda: "captain-chat" in text_of(app, "#detail"))
         await pilot.press("d")
-        await until(pilot, lambda: isinstance(app.screen, WizardScreen))
+        await arrived(pilot, WizardScreen)
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(3, "now"), (90, "2 min"), (7200, "2 h"), (200_000, "2 d")])
@@ -246,10 +246,10 @@ class TestMorePrompts:
         async with app.run_test(size=(80, 24)) as pilot:
             await listed(pilot, 1)
             await pilot.press("o")
-            await until(pilot, lambda: isinstance(app.screen, ComparisonScreen))
+            await arrived(pilot, ComparisonScreen)
             await until(pilot, lambda: len(app.screen.query(".answer")) == 2)
             await pilot.press("a")
-            await until(pilot, lambda: isinstance(app.screen, AskPrompts))
+            await arrived(pilot, AskPrompts)
             await pilot.press("ctrl+s")
             await until(pilot, lambda: "nothing is asked" in text_of(app, "#ask-problem"))
             app.screen.query_one("#prompts", TextArea).text = "One?\nTwo?"
@@ -262,7 +262,7 @@ class TestMorePrompts:
             await until(pilot, lambda: "cannot be read" in text_of(app, "#ask-problem"))
             app.screen.query_one("#file", Input).value = str(tmp_path / "more.txt")
             await click(pilot, "#go")
-            await until(pilot, lambda: isinstance(app.screen, ComparisonScreen))
+            await arrived(pilot, ComparisonScreen)
             await until(pilot, lambda: len(app.screen.query(".answer")) == 2 + 4 * 2, "the new answers")
             shown = " ".join(str(one.content) for one in app.screen.query(Static).results(Static))
             assert "tuned says And [bold]this[/bold]?" in shown
@@ -387,9 +387,11 @@ class TestAnswers:
             await listed(pilot, 1)
             await pilot.press("o")
             await until(pilot, lambda: len(app.screen.query(".answer")) == 2)
-            await pilot.press("h", "enter")
+            await pilot.press("h")
+            await arrived(pilot, Ask)
+            await pilot.press("enter")
             file = tmp_path / f"{run.run_id}.html"
-            await until(pilot, file.exists)
+            await until(pilot, lambda: file.exists() and "</html>" in file.read_text())
         page = file.read_text()
         tags = set(re.findall(r"<(?!/)([a-z0-9!]+)", page))
         assert tags <= set(

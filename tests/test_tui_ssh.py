@@ -23,7 +23,7 @@ from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.background import in_background
 from llama_tui.tui.screens.dialogs import Confirm, Secrets
 from llama_tui.tui.screens.monitor import MonitorScreen
-from tests.pilot import until
+from tests.pilot import arrived, until
 from tests.ssh.server import TwoQuestions
 from tests.sshd import Sshd
 from tests.tiny import tiny_run, tiny_settings, wait_until_runs
@@ -84,7 +84,7 @@ def dialog_text(app: LlamaTui) -> str:
 
 async def answer(pilot: Pilot[None], app: LlamaTui, *answers: str) -> None:
     """Types what a Secrets dialog asks for, by keyboard alone."""
-    await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
+    await arrived(pilot, Secrets)
     for word in answers:
         await until(pilot, lambda: isinstance(app.focused, Input), "a field with the cursor")
         assert isinstance(app.focused, Input)
@@ -99,7 +99,7 @@ class TestPassword:
         async with app.run_test(size=(100, 34)) as pilot:
             await until(pilot, lambda: bool(app.screen.query("#test")))
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
+            await arrived(pilot, Secrets)
             assert "Two factors" in dialog_text(app)
             fields = list(app.screen.query(Input))
             assert [field.password for field in fields] == [True, False]
@@ -116,7 +116,7 @@ class TestPassword:
         async with app.run_test(size=(100, 34)) as pilot:
             await until(pilot, lambda: bool(app.screen.query("#test")))
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
+            await arrived(pilot, Secrets)
             await pilot.press("escape")
             await until(pilot, lambda: "cancelled" in text_of(app, "#test-result").lower())
         assert asker.heard == []
@@ -127,12 +127,12 @@ class TestPassword:
         app = LlamaTui(UiRequest(place=place_of(run), run_id=run.run_id))
         async with app.run_test(size=(100, 34)) as pilot:
             await answer(pilot, app, *RIGHT)
-            await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
+            await arrived(pilot, MonitorScreen)
             screen = app.screen
             assert isinstance(screen, MonitorScreen)
             await until(pilot, lambda: screen.snapshot is not None)
             asker.cut()
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the question after the cut")
+            await arrived(pilot, Secrets)
             await pilot.press("escape")
             await until(pilot, lambda: "x: try again" in text_of(app, "#link"), "the bar")
             # Nobody is asked twice without having asked for it.
@@ -150,9 +150,11 @@ class TestPassword:
         app = LlamaTui(UiRequest(settings=settings_for(workspace)))
         async with app.run_test(size=(100, 34)) as pilot:
             await until(pilot, lambda: bool(app.screen.query("#test")))
-            wizard = app.screen
+            wizard, shown, push = app.screen, list[object](), app.push_screen
+            # It may be gone again before anybody looks.
+            monkeypatch.setattr(app, "push_screen", lambda one, *more: shown.append(one) or push(one, *more))
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
+            await until(pilot, lambda: bool(shown), "the dialog")
             await until(pilot, lambda: app.screen is wizard, "the dialog's end")
             await until(pilot, lambda: "cancelled" in text_of(app, "#test-result").lower())
         assert asker.heard == []
@@ -162,15 +164,15 @@ class TestPassword:
         ask = asking.ScreenAsk(app, app.opened)
         async with app.run_test(size=(100, 34)) as pilot:
             asked = asyncio.ensure_future(in_background(lambda: ask.secret("Password", [Prompt("Password")])))
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
-        assert await asyncio.wait_for(asked, 5) is None
+            await arrived(pilot, Secrets)
+        assert await asyncio.wait_for(asked, 60) is None
 
     async def test_a_run_left_while_it_connects_leaves_nothing_behind(
         self, asker: TwoQuestions, run: Run
     ) -> None:
         app = LlamaTui(UiRequest(place=place_of(run), run_id=run.run_id))
         async with app.run_test(size=(100, 34)) as pilot:
-            await until(pilot, lambda: isinstance(app.screen, Secrets), "the dialog")
+            await arrived(pilot, Secrets)
             monitor = app.screen_stack[-2]
             assert isinstance(monitor, MonitorScreen)
             monitor.live.close()
@@ -199,7 +201,7 @@ class TestHostKey:
         async with app.run_test(size=(100, 34)) as pilot:
             await until(pilot, lambda: bool(app.screen.query("#test")))
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, Confirm), "the question")
+            await arrived(pilot, Confirm)
             shown = dialog_text(app)
             assert "SHA256:" in shown
             assert str(unknown) in shown
@@ -213,7 +215,7 @@ class TestHostKey:
         async with app.run_test(size=(100, 34)) as pilot:
             await until(pilot, lambda: bool(app.screen.query("#test")))
             await pilot.press("ctrl+t")
-            await until(pilot, lambda: isinstance(app.screen, Confirm), "the question")
+            await arrived(pilot, Confirm)
             await pilot.press("escape")
             await until(pilot, lambda: text_of(app, "#test-result").startswith("✗"))
         assert not unknown.exists()

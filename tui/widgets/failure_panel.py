@@ -14,6 +14,7 @@ from textual.widgets import Button, Static
 from llama_tui.backend.plain import printable
 from llama_tui.backend.report_text import MARKS
 from llama_tui.backend.runs import Snapshot
+from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState, StageView
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class FailurePanel(Vertical):
     def __init__(self) -> None:
         super().__init__()
         self._words = self._short = ""
+        self._told: tuple[Stage, int, StageState] | None = None
         self._opened = False
 
     def compose(self) -> ComposeResult:
@@ -66,11 +68,15 @@ class FailurePanel(Vertical):
         shown = {"rerun": bad, "other_settings": bad, "report": bad, "cancel": bad and rest, "compare": done}
         for action, visible in shown.items():
             self.query_one(f"#do-{action.replace('_', '-')}").display = visible
+        told = (view.stage, view.attempt, view.state)
+        if told != self._told:
+            # What is learnt later of the same failure leaves it as open as somebody wanted it.
+            self._told, self._opened = told, False
         self._say(*(_why(view, diagnosis) if bad else (_DONE, _DONE)))
 
     def _say(self, words: str, short: str) -> None:
         if words != self._words:
-            self._words, self._short, self._opened = words, short, False
+            self._words, self._short = words, short
             self.fit()
 
     def fit(self) -> None:
