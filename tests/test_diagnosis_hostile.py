@@ -19,6 +19,8 @@ WORDS = "the error of step no file in node is not job token shape model failed w
 MEGABYTE = 1_000_000
 
 texts = st.text(max_size=400)
+# Without the strings that Hypothesis finds in our own code: "connection refused" is one of them, and no noise.
+noise = st.lists(st.characters(), max_size=400).map("".join)
 lines = st.lists(
     st.one_of(
         texts, st.sampled_from([line for case in given_cases() for line in case.symptoms.log.split("\n")])
@@ -59,7 +61,7 @@ def test_no_text_crashes_it(
 
 @settings(max_examples=200, deadline=None)
 @given(
-    texts,
+    noise,
     st.sampled_from(["create_env", "finetune", "inference", "submit", "ssh", None]),
     st.integers(1, 120),
 )
