@@ -185,7 +185,7 @@ def test_an_agent_without_its_caller_ends() -> None:
     opened = Link(LocalHost())
     pid = opened.greeting.pid
     opened._channel._process.stdin.close()  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         stat = Path(f"/proc/{pid}/stat")
         if not stat.exists() or stat.read_text().split()[2] == "Z":

@@ -27,11 +27,13 @@ LOOK = 12.0
 
 
 def _settled(terminal: Terminal) -> None:
-    """What comes with the start has been painted: less than a line of it in two seconds."""
+    """What comes with the start has been painted: less than a line of it in two seconds, again and again."""
+    quiet = 0
     for _ in range(30):
         before = terminal.bytes
         terminal.watch(2.0)
-        if terminal.bytes - before < 2 * MOST:
+        quiet = quiet + 1 if terminal.bytes - before < 2 * MOST else 0
+        if quiet == 3:
             return
 
 

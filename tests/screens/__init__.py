@@ -32,7 +32,7 @@ from llama_tui.tui.screens.monitor import MonitorScreen
 from llama_tui.tui.screens.runs import RunTable
 from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.loss_plot import LossPlot
-from tests.pilot import Somebody, sitting_at, until
+from tests.pilot import Somebody, click, sitting_at, text_of, until
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "fixtures/runs"
@@ -105,8 +105,8 @@ def _wizard_lora(place: Place) -> Scene:
 
     async def ready(pilot: Pilot[None]) -> None:
         await before.ready(pilot)
-        await pilot.click("#rail-lora")
-        await until(pilot, lambda: bool(pilot.app.screen.query("#step-lora #field-lora-r")))
+        await click(pilot, "#rail-lora")
+        await until(pilot, lambda: "optimizer steps" in text_of(pilot.app, "#live"), "what follows")
 
     return Scene(before.app, ready)
 
@@ -136,6 +136,8 @@ def _monitor(run_id: str, state: StageState, words: str, log: str) -> Callable[[
             await until(pilot, lambda: bool(screen.query_one(LossPlot).points))
             await until(pilot, lambda: words in shown(screen.query(Static)), words)
             await until(pilot, lambda: _rests_where_it_may(screen.snapshot), "the scheduler's rest")
+            if screen.has_class("wide"):
+                await until(pilot, lambda: ": " in text_of(app, "#nodes"), "the nodes")
 
         return Scene(app, ready)
 
@@ -197,7 +199,8 @@ async def settle(pilot: Pilot[None]) -> None:
             box.cursor_blink = False
         await pilot.pause(0.2)
         now = pilot.app.export_screenshot()
-        same = same + 1 if now == last else 0
+        # What is worked at in the background may still be shown.
+        same = same + 1 if now == last and not pilot.app.workers else 0
         last = now
         assert asyncio.get_running_loop().time() < end, "the screen never comes to rest"
 
