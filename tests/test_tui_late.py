@@ -42,6 +42,7 @@ from tests.screens import DONE, FAILED, at_scene
 from tests.test_tui import demo_settings
 from tests.test_tui_comparison import answer, run_that_answers_late
 from tests.test_tui_monitor import BIG, TUNE, app_on, failed_run, line_in_sight, twice_failed_run, view_of
+from tests.tiny import go, set_behaviour, tiny_run, wait_until_runs
 
 at = partial(at_scene, Keyboard)
 
@@ -317,6 +318,39 @@ class TestLog:
             assert isinstance(big.screen, MonitorScreen)
             assert "needle" not in text_of(big, "#log-found")
             assert view_of(big).following
+
+    async def test_who_reads_is_not_led_to_the_next_stage_until_the_end_is_followed_again(
+        self, site: Site, workspace: Path
+    ) -> None:
+        run = tiny_run(site, workspace, finetune="wait", model_consolidation="wait")
+        run.submit()
+        wait_until_runs(run, TUNE)
+        with Path(run.layout.log(TUNE, 1)).open("a") as log:
+            log.writelines(f"step {number}\n" for number in range(100))
+        app = app_on(run)
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("step 99")
+            await keyboard.press("1", "pageup")
+            await until(keyboard.pilot, lambda: not view_of(app).following, "a paused log")
+            go(run, TUNE)
+            await keyboard.sees("4 model_consolidation  ▶ running")
+            assert "finetune attempt 1" in text_of(app, "#log-title")
+            await keyboard.press("f")
+            await keyboard.sees("this is model_consolidation")
+            assert "chosen" not in text_of(app, "#log-title")
+
+    async def test_who_reads_and_runs_it_again_sees_the_new_attempt(
+        self, site: Site, workspace: Path
+    ) -> None:
+        run = failed_run(site, workspace, "error: no\n" + "fine\n" * 100)
+        app = app_on(run)
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("finetune failed", "→", "fine")
+            await keyboard.press("e")
+            await keyboard.sees("error: no", "paused")
+            set_behaviour(run, TUNE, "wait")
+            await keyboard.press("r")
+            await keyboard.sees("attempt 2 of 2", "this is finetune")
 
     async def test_the_first_error_is_not_looked_for_in_another_log(
         self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch

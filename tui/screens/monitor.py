@@ -36,6 +36,7 @@ from llama_tui.tui.widgets.action_label import ActionLabel
 from llama_tui.tui.widgets.failure_panel import FailurePanel, needs_explaining
 from llama_tui.tui.widgets.key_bar import KeyBar
 from llama_tui.tui.widgets.log_pane import LogPane
+from llama_tui.tui.widgets.log_view import LogView
 from llama_tui.tui.widgets.loss_plot import LossPlot
 from llama_tui.tui.widgets.queue_pane import QueuePane
 from llama_tui.tui.widgets.tables import StageTable
@@ -154,13 +155,15 @@ class MonitorScreen(RunScreen):
         return self.query_one(StageTable).stage
 
     @property
-    def chosen(self) -> tuple[Stage, int] | None:
-        """The stage and attempt whose log was chosen."""
-        return self._pinned
+    def chosen(self) -> tuple[tuple[Stage, int] | None, bool]:
+        """The stage and attempt whose log was chosen, and whether its end is followed."""
+        return self._pinned, self._log_pane.view.following
 
     def back_to_current(self) -> None:
         """The log follows the run again."""
         self._pinned = None
+        self._choose_log(by_hand=True)
+        self._log_pane.view.following = True
 
     def tell(self, event: LiveEvent) -> None:
         """Hands over what happens, to the UI thread."""
@@ -335,11 +338,20 @@ class MonitorScreen(RunScreen):
 
     # --- which log
 
-    def _choose_log(self) -> None:
-        """Shows the log of the stage that matters now, unless somebody chose another."""
+    @on(LogView.FollowingChanged)
+    def _read_to_the_end(self) -> None:
+        self._choose_log()
+
+    def _choose_log(self, by_hand: bool = False) -> None:
+        """Shows the log of the stage that matters now, unless somebody chose another, or reads in the one before.
+
+        Args:
+            by_hand: somebody asked for it, wherever they read.
+        """
         if self.snapshot is None:
             return
-        stage, attempt = self._pinned or (self.snapshot.current.stage, 0)
+        reading = None if by_hand else self._log_pane.reading
+        stage, attempt = self._pinned or reading or (self.snapshot.current.stage, 0)
         view = self.snapshot.view(stage)
         last = max(1, view.attempt)
         nothing = "Nothing yet." if view.started else f"{stage} has not begun ({view.state}). {view.reason}"
@@ -352,7 +364,7 @@ class MonitorScreen(RunScreen):
             return
         stage = self.query_one(StageTable).stage
         self._pinned = None if stage is self.snapshot.current.stage else (stage, 0)
-        self._choose_log()
+        self._choose_log(by_hand=True)
         self._activate("log")
 
     @on(LogPane.AttemptChosen)
@@ -368,7 +380,7 @@ class MonitorScreen(RunScreen):
             return
         current = shown.stage is self.snapshot.current.stage and wanted == last
         self._pinned = None if current else (shown.stage, wanted)
-        self._choose_log()
+        self._choose_log(by_hand=True)
         self._activate("log")
 
     # --- panes

@@ -130,6 +130,13 @@ class LogPane(Vertical):
         """What shows it."""
         return self.query_one(LogView)
 
+    @property
+    def reading(self) -> tuple[Stage, int] | None:
+        """The stage and attempt in whose log somebody reads further up; None while its end is followed."""
+        if self.shown is None or self.view.following:
+            return None
+        return self.shown.stage, self.shown.attempt
+
     # --- which log
 
     def choose(self, stage: Stage, attempt: int, last: int, words: str, chosen: bool) -> None:
