@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 
 import pytest
 from textual.app import App, ComposeResult
@@ -25,6 +26,7 @@ from llama_tui.tui.widgets.queue_columns import (
     chosen_sorting,
     sorting_text,
 )
+from llama_tui.tui.widgets.queue_pane import QueuePane
 from llama_tui.tui.widgets.queue_table import QueueTable
 from tests.pilot import arrived, click, text_of, until
 from tests.test_tui_monitor import app_on, failed_run
@@ -177,6 +179,35 @@ async def test_behind_another_screen_nothing_is_asked(
         assert len(asked) == before
         await pilot.press("escape")
         await until(pilot, lambda: len(asked) > before)
+    run.cancel()
+
+
+async def test_a_slow_scheduler_is_not_asked_again_before_it_has_answered(
+    site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+    answer, everyone = Event(), Direct.everyone
+
+    def slowly(self: Direct) -> list[Job]:
+        asked.append(None)
+        assert answer.wait(60)
+        return everyone(self)
+
+    monkeypatch.setattr(Direct, "everyone", slowly)
+    monkeypatch.setattr(queue_pane, "EVERYONE_PERIOD", 0.0)
+    run = tiny_run(site, workspace, create_env="wait")
+    run.submit()
+    app = app_on(run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: bool(app.screen.query(QueueTable)) and table_of(app).row_count == 7)
+        await pilot.press("2", "m", "m")
+        await until(pilot, lambda: asked != [], "the question")
+        for _ in range(3):
+            app.screen.query_one(QueuePane).tick(0.0, True)
+            await pilot.pause()
+        assert len(asked) == 1
+        answer.set()
+        await until(pilot, lambda: len(asked) > 1, "the next question")
     run.cancel()
 
 

@@ -320,9 +320,11 @@ class MonitorScreen(RunScreen):
         symptoms = symptoms_of(view, snapshot, "")
         if needs_explaining(view) and self._diagnosed.get(key) != symptoms:
             self._diagnosed[key] = symptoms
-            self._diagnose(key)
+            # One of another stage goes on beside it.
+            self.run_worker(
+                self._diagnose(key), group=f"diagnosis {key}", exclusive=True, exit_on_error=False
+            )
 
-    @work(exclusive=True, group="diagnosis", exit_on_error=False)
     async def _diagnose(self, key: tuple[Stage, int, StageState]) -> None:
         snapshot = self.snapshot
         if snapshot is None:

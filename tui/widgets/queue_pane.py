@@ -37,7 +37,8 @@ _NO_JOBS = {
 _WORDS = {"run": "this run", "mine": "mine", "all": "everybody's"}
 # Seconds; both are asked only while somebody can see the answer, and something goes on.
 EVERYONE_PERIOD, NODES_PERIOD = 20.0, 120.0
-_NEVER = float("-inf")
+# When something was asked last, where that is no moment. A slow scheduler is waited for and not asked again meanwhile.
+_NEVER, _UNDER_WAY = float("-inf"), float("inf")
 _AS_OF = (
     "Nothing goes on, so the scheduler is not asked any more. It is asked again when something happens in this run, "
     "and when you choose whose jobs to show."
@@ -120,10 +121,10 @@ class QueuePane(Vertical):
         if now >= self._table.changes_at:
             self._show(now)
         if self.scope == "all" and self._is_due(self._asked_everyone, EVERYONE_PERIOD):
-            self._asked_everyone = time.monotonic()
+            self._asked_everyone = _UNDER_WAY
             self._ask_everyone()
         if self._is_due(self._asked_nodes, EVERYONE_PERIOD if self._complains else NODES_PERIOD):
-            self._asked_nodes = time.monotonic()
+            self._asked_nodes = _UNDER_WAY
             self._ask_nodes()
 
     @cached_property
@@ -147,10 +148,11 @@ class QueuePane(Vertical):
             jobs = await in_background(lambda: self._live().do(lambda run: run.site.scheduler.everyone()))
         except UserError as error:
             self._tell_nodes(error.message, complains=True)
-            return
-        self._everyone, self._everyone_at = jobs, self._host_time()
-        self._show(self._everyone_at)
-        self._show_nodes()
+        else:
+            self._everyone, self._everyone_at = jobs, self._host_time()
+            self._show(self._everyone_at)
+            self._show_nodes()
+        self._asked_everyone = time.monotonic()
 
     @work(exclusive=True, group="nodes", exit_on_error=False)
     async def _ask_nodes(self) -> None:
@@ -158,8 +160,9 @@ class QueuePane(Vertical):
             words = await in_background(lambda: self._live().do(lambda run: run.site.scheduler.nodes()))
         except UserError as error:
             self._tell_nodes(error.message, complains=True)
-            return
-        self._tell_nodes(words)
+        else:
+            self._tell_nodes(words)
+        self._asked_nodes = time.monotonic()
 
     def _tell_nodes(self, words: str, complains: bool = False) -> None:
         """What the nodes do, or why that is not known: then it is asked again soon."""
