@@ -18,11 +18,13 @@ from llama_tui.backend.live import LiveRun
 from llama_tui.backend.log_file import LogFile
 from llama_tui.backend.more_prompts import ask_more, questions
 from llama_tui.backend.place import Place
+from llama_tui.backend.runs import Run
 from llama_tui.backend.schedulers.base import Job, JobState
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.backend.site import Site
+from llama_tui.backend.submitting import Tell
 from llama_tui.backend.ui_request import UiRequest
-from llama_tui.tui import asking
+from llama_tui.tui import asking, launching
 from llama_tui.tui.app import LlamaTui
 from llama_tui.tui.asking import ScreenAsk
 from llama_tui.tui.screens import comparison, run_comparison, runs, wizard
@@ -259,6 +261,29 @@ class TestWizard:
             assert isinstance(app.screen, WizardScreen)
             await keyboard.press("escape")
             await keyboard.arrives(MonitorScreen)
+
+    async def test_a_launch_comes_to_its_end_when_somebody_leaves_the_wizard(
+        self, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        submitted: list[str] = []
+
+        def submit(run: Run, *, tell: Tell) -> None:
+            tell("create_env is submitted")
+            submitted.append(run.run_id)
+
+        monkeypatch.setattr(Run, "submit", submit)
+        monkeypatch.setattr(wizard, "run_checks", lambda *_: [])
+        gate = Gate(monkeypatch, launching, "create_run")
+        app = LlamaTui(UiRequest(settings=demo_settings(workspace), review=True))
+        async with sitting_at(Keyboard, app) as keyboard:
+            await keyboard.sees("✓ Nothing on the host stands in the way.")
+            await keyboard.press("enter")
+            await reached(keyboard, gate)
+            await keyboard.press("escape")
+            await keyboard.arrives(RunsScreen)
+            gate.opened.set()
+            await keyboard.sees("Launched: ")
+            assert submitted and keyboard.reads(submitted[0])
 
     async def test_no_letter_of_an_answer_trusts_a_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         app = LlamaTui(UiRequest(settings=defaults(Stack.CPU)))

@@ -439,10 +439,12 @@ class WizardScreen(PatientScreen):
         if found and not await self.app.push_screen_wait(Confirm("Launch all the same?", words, "Launch")):
             return
         self._launching = True
-        self._launch(settings)
+        # The app's and not the screen's: it comes to its end although somebody leaves the wizard meanwhile.
+        self.app.run_worker(self._launch(settings), group="launch", exit_on_error=False)
 
     def _tell_title(self, words: str) -> None:
-        self.query_one("#title", Static).update(words or self._title)
+        if self.is_attached:
+            self.query_one("#title", Static).update(words or self._title)
 
     @work(exclusive=True, group="go", exit_on_error=False)
     async def _go_to_problem(self, field: str) -> None:
@@ -451,19 +453,18 @@ class WizardScreen(PatientScreen):
         if field not in self._step.fields:
             self.notify(f"{field}: {self.problems.get(field, '')}", severity="error", markup=False)
 
-    @work(exclusive=True, group="launch", exit_on_error=False)
     async def _launch(self, settings: Settings) -> None:
-        pane, late = self._token_pane, LateAnswer(self)
+        pane, late, app = self._token_pane, LateAnswer(self), self.app
         token = pane.wish if pane is not None else TokenWish()
 
         def tell(words: str) -> None:
-            self.app.call_from_thread(self._tell_title, f"launching: {words}")
+            app.call_from_thread(self._tell_title, f"launching: {words}")
 
         def warn(words: str) -> None:
-            self.app.call_from_thread(self.app.notify, words, severity="warning", markup=False)
+            app.call_from_thread(app.notify, words, severity="warning", markup=False)
 
         try:
-            hosts = hosts_of(self.app)
+            hosts = hosts_of(app)
             run_id = await in_background(lambda: launch(settings, hosts, token, tell, warn))
             self._launched = True
         except UserError as error:
@@ -476,7 +477,10 @@ class WizardScreen(PatientScreen):
 
         monitor = partial(MonitorScreen, places.place_of(settings), run_id)
         if late.welcome and self._step is REVIEW:
-            self.app.switch_screen(monitor())
+            app.switch_screen(monitor())
+            return
+        if not self.is_attached:
+            app.notify(f"Launched: {run_id}.", timeout=LONG, markup=False)
             return
         # What is typed now is for another run, and no letter of it a key of the monitor.
         self._launched, self._back = False, monitor
