@@ -21,6 +21,8 @@ from llama_tui.backend.site import connect
 Result = TypeVar("Result")
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 30.0
+# Seconds that what is being done has when nobody looks any more: a chain of jobs is submitted whole.
+FINISH_WITHIN = 120.0
 # Of a long log the end is shown first.
 TAIL = 512 * 1024
 # Further behind a log's end than this, following goes on near the end: what is between can be scrolled to.
@@ -154,6 +156,8 @@ class LiveRun:
         self._delivery = threading.Lock()
         self._wake = threading.Event()
         self._closed = False
+        self._doing = 0
+        self._done = threading.Condition()
 
     def start(self) -> None:
         """Connects in the background, and again whenever the link is lost."""
@@ -164,7 +168,7 @@ class LiveRun:
         self._wake.set()
 
     def close(self) -> None:
-        """Ends the connection. Jobs are not touched."""
+        """Ends the connection, when what is being done over it is done. Jobs are not touched."""
         self._closed = True
         self._wake.set()
         threading.Thread(target=self._drop, daemon=True).start()
@@ -176,12 +180,19 @@ class LiveRun:
             LinkLost: there is no connection now.
             UserError: what the action raises.
         """
-        run = self._run
-        if run is None:
-            raise LinkLost(
-                "There is no connection just now", "Wait until it is back, or press the key for `now`."
-            )
-        return action(run)
+        with self._done:
+            run = self._run
+            if run is None:
+                raise LinkLost(
+                    "There is no connection just now", "Wait until it is back, or press the key for `now`."
+                )
+            self._doing += 1
+        try:
+            return action(run)
+        finally:
+            with self._done:
+                self._doing -= 1
+                self._done.notify_all()
 
     def look_again(self) -> None:
         """Asks the scheduler now, even where it is not asked any more. Blocks; without a link it does nothing."""
@@ -274,6 +285,8 @@ class LiveRun:
         if monitor is not None and run is not None and run.site.link.alive:
             monitor.stop()
         if run is not None:
+            with self._done:
+                self._done.wait_for(lambda: not self._doing, FINISH_WITHIN)
             run.site.close()
 
     def _start_log(self, run: Run, fresh: bool = True) -> None:

@@ -22,6 +22,7 @@ from llama_tui.backend.runs import Run
 from llama_tui.backend.schedulers.base import Job, JobState
 from llama_tui.backend.settings import Stack, defaults
 from llama_tui.backend.site import Site
+from llama_tui.backend.states import StageState
 from llama_tui.backend.submitting import Tell
 from llama_tui.backend.ui_request import UiRequest
 from llama_tui.tui import asking, launching
@@ -44,7 +45,7 @@ from tests.screens import DONE, FAILED, at_scene
 from tests.test_tui import demo_settings
 from tests.test_tui_comparison import answer, run_that_answers_late
 from tests.test_tui_monitor import BIG, TUNE, app_on, failed_run, line_in_sight, twice_failed_run, view_of
-from tests.tiny import go, set_behaviour, tiny_run, wait_until_runs
+from tests.tiny import go, set_behaviour, tiny_run, wait_for, wait_until_runs
 
 at = partial(at_scene, Keyboard)
 
@@ -282,8 +283,8 @@ class TestWizard:
             await keyboard.press("escape")
             await keyboard.arrives(RunsScreen)
             gate.opened.set()
-            await keyboard.sees("Launched: ")
-            assert submitted and keyboard.reads(submitted[0])
+            await keyboard.sees("Done: launch of demo.")
+            await keyboard.sees(submitted[0])
 
     async def test_no_letter_of_an_answer_trusts_a_host(self, monkeypatch: pytest.MonkeyPatch) -> None:
         app = LlamaTui(UiRequest(settings=defaults(Stack.CPU)))
@@ -303,6 +304,24 @@ class TestWizard:
             await keyboard.press("n")
             await until(keyboard.pilot, lambda: trusted == [False], "the answer")
             assert app.screen.query(Input).first().value == "my"
+
+
+async def test_a_rerun_comes_to_its_end_when_somebody_leaves_the_monitor(
+    site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = failed_run(site, workspace)
+    set_behaviour(run, TUNE, "0")
+    app = app_on(run)
+    async with sitting_at(Keyboard, app) as keyboard:
+        await keyboard.sees("finetune failed")
+        gate = Gate(monkeypatch, Run, "rerun")
+        await keyboard.press("r")
+        await reached(keyboard, gate)
+        await keyboard.press("escape")
+        await keyboard.arrives(RunsScreen)
+        gate.opened.set()
+        await keyboard.sees("Done: ", "finetune is run")
+    wait_for(run, lambda one: one.state is StageState.DONE)
 
 
 class TestLog:

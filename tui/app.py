@@ -20,11 +20,14 @@ from textual.widgets import Static
 from llama_tui.backend import places
 from llama_tui.backend.plain import printable
 from llama_tui.backend.ui_request import UiRequest
-from llama_tui.tui.background import in_background
+from llama_tui.tui.background import from_thread, in_background
 from llama_tui.tui.key_order import KeysInOrder
+from llama_tui.tui.promises import Promises
 from llama_tui.tui.themes import DEFAULT, PALETTES, TERMINAL_THEMES
 
 if TYPE_CHECKING:
+    from textual.notifications import SeverityLevel
+
     from llama_tui.backend.hosts.choose import HostBook
 
 _STYLES = [
@@ -43,6 +46,7 @@ class LlamaTui(KeysInOrder):
 
     Attributes:
         opened: set when the first screen is there and gets the keys that waited for it.
+        promises: what was asked for and goes on whatever screen is left.
     """
 
     TITLE = "llama-tui"
@@ -63,6 +67,7 @@ class LlamaTui(KeysInOrder):
         self._request = request
         self._early: list[events.Event] = []
         self.opened = threading.Event()
+        self.promises = Promises(self._tell_left)
 
     @cached_property
     def hosts(self) -> HostBook:
@@ -121,9 +126,17 @@ class LlamaTui(KeysInOrder):
         for event in self._early:
             self.post_message(event)
 
+    def _tell_left(self, words: str, failed: bool) -> None:
+        severity: SeverityLevel = "error" if failed else "information"
+        from_thread(self, partial(self.notify, words, severity=severity, timeout=30, markup=False))
+
     def on_unmount(self) -> None:
-        """Connections end with the app; jobs do not."""
-        threading.Thread(target=self.hosts.close, daemon=True).start()
+        """Connections end with the app, once what goes on over them is done; jobs do not end."""
+        threading.Thread(target=self._close_hosts, daemon=True).start()
+
+    def _close_hosts(self) -> None:
+        self.promises.wait(lambda _: None)
+        self.hosts.close()
 
     def _fatal_error(self) -> None:
         """Textual's own shows the local variables of every frame, a token among them."""

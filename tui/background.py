@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from textual.app import App
 
 Result = TypeVar("Result")
 
@@ -33,3 +36,9 @@ async def in_background(work: Callable[[], Result]) -> Result:
 
     threading.Thread(target=run, name="background", daemon=True).start()
     return await answer
+
+
+def from_thread(app: App[Any], act: Callable[[], object]) -> None:
+    """Has the app do something; where it has ended meanwhile, nothing is done. Never blocks."""
+    with contextlib.suppress(RuntimeError):
+        app.call_later(act)

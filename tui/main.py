@@ -14,7 +14,9 @@ def open_ui(request: UiRequest) -> None:
     os.environ.setdefault("TEXTUAL_FPS", "120")
     from llama_tui.tui.app import LlamaTui
 
-    LlamaTui(request).run()
+    app = LlamaTui(request)
+    app.run()
+    app.promises.wait(lambda words: print(words, file=sys.stderr))
 
 
 def main() -> None:

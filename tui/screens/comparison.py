@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 from textual import work
 from textual.app import ComposeResult
@@ -24,6 +24,7 @@ from llama_tui.backend.runs import Run
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.promises import promises_of
 from llama_tui.tui.screens.ask_prompts import AskPrompts
 from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.screens.saving import save_text
@@ -160,7 +161,8 @@ class ComparisonScreen(Screen[None]):
             self._settings, late = asked, LateAnswer(self)
             self.query_one(AnswersView).wait_here()
             self.notify("The scheduler is being asked …", timeout=2)
-            self._awaited.add(await in_background(lambda: self._run.do(lambda run: ask_more(run, asked))))
+            ask = partial(self._run.do, lambda run: ask_more(run, asked))
+            self._awaited.add(await promises_of(self.app).keep(f"more prompts for {self._run_id}", ask))
         except UserError as error:
             late.show_error(error)
             return

@@ -21,6 +21,7 @@ from llama_tui.backend.stages import Stage
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.promises import promises_of
 from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.late_answer import LateAnswer
 
@@ -100,7 +101,8 @@ class RunScreen(Screen[None]):
         self.notify("The scheduler is being asked …", timeout=2)
         chosen, late = self.chosen, LateAnswer(self)
         try:
-            await in_background(lambda: self.live.do(action))
+            words = f"{self._run_id or 'newest run'}: {done}"
+            await promises_of(self.app).keep(words, lambda: self.live.do(action))
         except UserError as error:
             late.show_error(error)
             return

@@ -29,6 +29,7 @@ from llama_tui.backend.site import Site, connect
 from llama_tui.backend.states import StageState
 from llama_tui.tui.background import in_background
 from llama_tui.tui.connections import hosts_of
+from llama_tui.tui.promises import promises_of
 from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.late_answer import LateAnswer
 from llama_tui.tui.widgets.action_label import ActionLabel
@@ -257,7 +258,10 @@ class RunsScreen(Screen[None]):
                 return
             self._note(f"… deleting {run_id}")
             late = LateAnswer(self)
-            await self._at(chosen, lambda site: remove_run(site, run_id))
+            remove = partial(
+                _with_site, chosen.place, hosts_of(self.app), lambda site: remove_run(site, run_id)
+            )
+            await promises_of(self.app).keep(f"deletion of {run_id}", remove)
         except UserError as error:
             self._note("")
             late.show_error(error)

@@ -29,9 +29,10 @@ from llama_tui.backend.plain import printable
 from llama_tui.backend.preflight.check import Check, Result
 from llama_tui.backend.preflight.checks import run_checks
 from llama_tui.backend.settings import Settings, Stack, defaults
-from llama_tui.tui.background import in_background
+from llama_tui.tui.background import from_thread, in_background
 from llama_tui.tui.connections import hosts_of
 from llama_tui.tui.launching import TokenWish, launch
+from llama_tui.tui.promises import promises_of
 from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.late_answer import LONG, LateAnswer
 from llama_tui.tui.screens.patient import PatientScreen
@@ -439,8 +440,7 @@ class WizardScreen(PatientScreen):
         if found and not await self.app.push_screen_wait(Confirm("Launch all the same?", words, "Launch")):
             return
         self._launching = True
-        # The app's and not the screen's: it comes to its end although somebody leaves the wizard meanwhile.
-        self.app.run_worker(self._launch(settings), group="launch", exit_on_error=False)
+        self._launch(settings)
 
     def _tell_title(self, words: str) -> None:
         if self.is_attached:
@@ -453,19 +453,21 @@ class WizardScreen(PatientScreen):
         if field not in self._step.fields:
             self.notify(f"{field}: {self.problems.get(field, '')}", severity="error", markup=False)
 
+    @work(exclusive=True, group="launch", exit_on_error=False)
     async def _launch(self, settings: Settings) -> None:
         pane, late, app = self._token_pane, LateAnswer(self), self.app
         token = pane.wish if pane is not None else TokenWish()
 
         def tell(words: str) -> None:
-            app.call_from_thread(self._tell_title, f"launching: {words}")
+            from_thread(app, partial(self._tell_title, f"launching: {words}"))
 
         def warn(words: str) -> None:
-            app.call_from_thread(app.notify, words, severity="warning", markup=False)
+            from_thread(app, partial(app.notify, words, severity="warning", markup=False))
 
         try:
             hosts = hosts_of(app)
-            run_id = await in_background(lambda: launch(settings, hosts, token, tell, warn))
+            start = partial(launch, settings, hosts, token, tell, warn)
+            run_id = await promises_of(app).keep(f"launch of {settings.name}", start)
             self._launched = True
         except UserError as error:
             late.show_error(error)
@@ -478,9 +480,6 @@ class WizardScreen(PatientScreen):
         monitor = partial(MonitorScreen, places.place_of(settings), run_id)
         if late.welcome and self._step is REVIEW:
             app.switch_screen(monitor())
-            return
-        if not self.is_attached:
-            app.notify(f"Launched: {run_id}.", timeout=LONG, markup=False)
             return
         # What is typed now is for another run, and no letter of it a key of the monitor.
         self._launched, self._back = False, monitor

@@ -19,6 +19,7 @@ from llama_tui.backend.plain import printable
 from llama_tui.backend.runs import Run, Snapshot, belongs
 from llama_tui.backend.schedulers.base import Job
 from llama_tui.tui.background import in_background
+from llama_tui.tui.promises import promises_of
 from llama_tui.tui.screens.columns import Columns
 from llama_tui.tui.screens.dialogs import Confirm
 from llama_tui.tui.screens.late_answer import LateAnswer
@@ -263,7 +264,8 @@ class QueuePane(Vertical):
             return
         late = LateAnswer(self.screen)
         try:
-            await self._asked(lambda run: run.site.scheduler.cancel([job]))
+            cancel = partial(self._live().do, lambda run: run.site.scheduler.cancel([job]))
+            await promises_of(self.app).keep(f"end of job {job}", cancel)
         except UserError as error:
             late.show_error(error)
             return
