@@ -16,7 +16,8 @@ _PREFIX = r"^(?:\[\w+\d*\]:? ?|\d+: )?"
 _TRACEBACK = re.compile(_PREFIX + r"Traceback \(most recent call last\)")
 _FRAME = re.compile(_PREFIX + r'\s*File "[^"]+", line \d+')
 _EXCEPTION = re.compile(
-    _PREFIX + r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)(?:: |$)"
+    _PREFIX + r"(?:(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Warning)(?:: |$)"
+    r"|(?:[a-z_]\w*\.){2,}[A-Z][A-Za-z]+: )"
 )
 # Exceptions in which a rank only tells that it lost the others.
 _LOST_PEERS = re.compile(
