@@ -38,6 +38,9 @@ class House(KeysInOrder):
         yield Door(self.opens)
         yield Input()
 
+    async def on_mount(self) -> None:
+        await self.begin_keys()
+
     async def _look(self, turn: int, looks: int) -> None:
         self.looks += 1
         await super()._look(turn, looks)

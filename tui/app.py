@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
-from textual import events, work
+from textual import work
 from textual.app import ComposeResult, SystemCommand
 from textual.binding import Binding
 from textual.screen import Screen
@@ -65,7 +65,6 @@ class LlamaTui(KeysInOrder):
         preferred = places.preference("theme")
         self.theme = preferred if preferred in self.available_themes else DEFAULT
         self._request = request
-        self._early: list[events.Event] = []
         self.opened = threading.Event()
         self.promises = Promises(self._tell_left)
 
@@ -113,18 +112,9 @@ class LlamaTui(KeysInOrder):
         await self.push_screen(screen)
         screen.call_after_refresh(self._hand_over_keys)
 
-    async def on_event(self, event: events.Event) -> None:
-        """Keeps what is typed before the first screen is there."""
-        typed = isinstance(event, events.Key | events.Paste) and not event.is_forwarded
-        if typed and not self.opened.is_set():
-            self._early.append(event)
-            return
-        await super().on_event(event)
-
-    def _hand_over_keys(self) -> None:
+    async def _hand_over_keys(self) -> None:
         self.opened.set()
-        for event in self._early:
-            self.post_message(event)
+        await self.begin_keys()
 
     def _tell_left(self, words: str, failed: bool) -> None:
         severity: SeverityLevel = "error" if failed else "information"

@@ -29,7 +29,7 @@ class KeysInOrder(App[None]):
     """Hands a key over when the one before it has been dealt with.
 
     Textual hands each key to the widget that has the focus when it comes, and runs what it is bound to later: of keys
-    that come at once, all would go to the first screen.
+    that come at once, all would go to the first screen. The first one waits for `begin_keys`.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class KeysInOrder(App[None]):
         self._held: deque[events.Event] = deque()
         self._turn = 0
         self._busy = False
+        self._begun = False
         self._watched = 0
         self._target: MessagePump = self
 
@@ -53,8 +54,13 @@ class KeysInOrder(App[None]):
         self._held.append(event)
         if self._busy:
             self._watch()
-        else:
+        elif self._begun:
             await self._next_key()
+
+    async def begin_keys(self) -> None:
+        """Hands over what was typed until now, and from here on what is typed."""
+        self._begun = True
+        await self._next_key()
 
     async def _next_key(self) -> None:
         self._busy = bool(self._held)
