@@ -20,6 +20,8 @@ __all__ = ["Diagnosis", "LogLine", "Outcome", "Symptoms", "diagnose"]
 
 # A message as general as this is no proof of failure in a job that ended with success.
 STRONG = 60
+# Here the code is that of a single command, which swallows no error.
+_COMMANDS = frozenset({"submit", "ssh"})
 # What the log says of a name may be long; the sentence is for people.
 MAX_NAME = 120
 
@@ -76,7 +78,7 @@ def diagnose(symptoms: Symptoms) -> Diagnosis:
     outcome = symptoms.outcome
     presumed = outcome is Outcome.NOT_TOLD and went_well(log)
     succeeded = outcome is Outcome.SUCCEEDED or presumed
-    swallowed = swallowed_from(log) if succeeded else None
+    swallowed = swallowed_from(log) if succeeded and symptoms.stage not in _COMMANDS else None
     calm = succeeded or outcome is Outcome.RUNNING
     fired = [one for rule in rules() if (one := _fire(rule, symptoms, log))]
     failures = [one for one in fired if one.rule.kind != HEALTHY and _counts(one, calm, swallowed)]
