@@ -249,6 +249,9 @@ def test_a_nan_that_training_got_over_is_no_failure() -> None:
     known = {"stage": "finetune", "exit_code": 0, "slurm_state": "COMPLETED"}
     assert _told(good + bad + bad, **known).kind == "loss_diverged"
     assert _told(bad + good + good, **known).kind == HEALTHY
+    below_one = good.replace("1.3", "0.84").replace("0.7", "0.31")
+    for first in (bad, bad.replace("1.4", "0.0").replace("nan", "0.0") * 2):
+        assert _told(first + below_one + below_one, **known).kind == HEALTHY
 
 
 def test_a_job_that_waits_or_runs_has_not_failed() -> None:
