@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def _cut_off(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_cut_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What session fixtures start is cut off as well."""
+    """What session fixtures start is cut off as well; Ctrl+C reaches it though a shell had us in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         _cut_off(patch, tmp_path_factory.mktemp("home"))
         yield
