@@ -383,13 +383,35 @@ class TestLog:
             await keyboard.sees("this is model_consolidation")
             assert "chosen" not in text_of(app, "#log-title")
 
+    async def test_a_log_that_is_on_its_way_is_not_said_to_be_without_errors(
+        self, site: Site, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = failed_run(site, workspace, "error: no\n")
+        gate = Gate(monkeypatch, LiveRun, "follow_log")
+        async with sitting_at(Keyboard, app_on(run)) as keyboard:
+            await reached(keyboard, gate)
+            await keyboard.press("e")
+            await keyboard.sees("Nothing of this log is here yet.")
+            await keyboard.press("slash", *"no", "enter")
+            await keyboard.sees("no 'no'")
+            gate.opened.set()
+            await keyboard.sees("1/1 'no'")
+
+    async def test_an_error_in_the_first_line_of_a_big_log_is_found(
+        self, site: Site, workspace: Path
+    ) -> None:
+        async with sitting_at(Keyboard, app_on(failed_run(site, workspace, "error: no\n" + BIG))) as keyboard:
+            await keyboard.sees("line 59999 ")
+            await keyboard.press("e")
+            await keyboard.sees("error: no")
+
     async def test_who_reads_and_runs_it_again_sees_the_new_attempt(
         self, site: Site, workspace: Path
     ) -> None:
-        run = failed_run(site, workspace, "error: no\n" + "fine\n" * 100)
+        run = failed_run(site, workspace, "error: no\n" + "all is well\n" * 100)
         app = app_on(run)
         async with sitting_at(Keyboard, app) as keyboard:
-            await keyboard.sees("finetune failed", "→", "fine")
+            await keyboard.sees("finetune failed", "→", "all is well")
             await keyboard.press("e")
             await keyboard.sees("error: no", "paused")
             set_behaviour(run, TUNE, "wait")

@@ -36,6 +36,7 @@ Answer = TypeVar("Answer")
 # The view takes what came at most so often, in seconds; a slow terminal gets more time.
 PAUSE = 0.12
 SHARE = 4
+NOTHING_YET = "Nothing of this log is here yet."
 # Of what is searched for, so much is shown beside the count.
 LONGEST_NEEDLE = 10
 # Of what comes faster than anybody reads, fewer pictures do: keys come first.
@@ -345,7 +346,8 @@ class LogPane(Vertical):
         if self._hits and view.moves == moves:
             view.go_to(self._hits[self._at])
         elif not self._hits:
-            self.notify(f"{needle!r} is not in this log.", markup=False)
+            # Of a log that is still on its way, it is sought in what comes.
+            self.notify(f"{needle!r} is not in this log." if view.window.end else NOTHING_YET, markup=False)
         self._show_title()
 
     def _find_in_new(self, since: int) -> None:
@@ -381,14 +383,14 @@ class LogPane(Vertical):
             data = view.window.bytes_since(0)
             offset = await in_background(lambda: first_error(data))
         else:
-            found = await self._asked(lambda log: log.first_error() or -1)
-            if found is None:
+            answer = await self._asked(lambda log: (log.first_error(),))
+            if answer is None:
                 return
-            offset = found if found >= 0 else None
+            (offset,) = answer
         if self.shown != shown:
             return
         if offset is None:
-            self.notify("No line here looks like an error.")
+            self.notify("No line here looks like an error." if view.window.end else NOTHING_YET)
         elif view.moves == moves:
             view.go_to(offset)
         else:
