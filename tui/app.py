@@ -122,11 +122,12 @@ class LlamaTui(KeysInOrder):
 
     def on_unmount(self) -> None:
         """Connections end with the app, once what goes on over them is done; jobs do not end."""
-        threading.Thread(target=self._close_hosts, daemon=True).start()
+        # Looked up here: a thread may be overtaken by the interpreter's end, at which nothing can be imported.
+        threading.Thread(target=self._close, args=(self.hosts,), daemon=True).start()
 
-    def _close_hosts(self) -> None:
+    def _close(self, hosts: HostBook) -> None:
         self.promises.wait(lambda _: None)
-        self.hosts.close()
+        hosts.close()
 
     def _fatal_error(self) -> None:
         """Textual's own shows the local variables of every frame, a token among them."""
