@@ -219,6 +219,5 @@ async def sitting_at(
     kind: type[Somebody], app: LlamaTui, size: tuple[int, int] = (80, 24)
 ) -> AsyncIterator[Somebody]:
     """Somebody at the running app."""
-    app.animation_level = "none"
     async with app.run_test(size=size, notifications=True) as pilot:
         yield kind(pilot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -107,36 +107,26 @@ def test_there_are_95_given_cases_and_every_kind_has_another_wording() -> None:
     assert {case.kind for case in CASES} == {case.kind for case in WORDINGS}
 
 
+def _told_wrong(cases: Sequence[FailureCase], mutation: Callable[[str], str]) -> dict[str, tuple[str, str]]:
+    """{case: (its kind, what was told)} of those that are told otherwise when their log is changed so."""
+    told = [(case, diagnose(replace(case.symptoms, log=mutation(case.symptoms.log))).kind) for case in cases]
+    return {case.name: (case.kind, kind) for case, kind in told if kind != case.kind}
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_given_cases_with_other_details(mutation: Callable[[str], str]) -> None:
-    wrong = {}
-    for case in CASES:
-        told = diagnose(replace(case.symptoms, log=mutation(case.symptoms.log))).kind
-        if told != case.kind:
-            wrong[case.name] = (case.kind, told)
-    assert wrong == {}
+    assert _told_wrong(CASES, mutation) == {}
 
 
 @pytest.mark.parametrize("mutation", WITH_FRAMES)
 def test_held_out_cases_with_other_details(mutation: Callable[[str], str]) -> None:
-    wrong = {}
-    for case in HELD_OUT:
-        told = diagnose(replace(case.symptoms, log=mutation(case.symptoms.log))).kind
-        if told != case.kind:
-            wrong[case.name] = (case.kind, told)
-    assert wrong == {}
+    assert _told_wrong(HELD_OUT, mutation) == {}
 
 
 def test_given_cases_whose_every_line_is_a_ranks() -> None:
     """Only what a job prints has ranks before it; what sbatch and ssh say has not."""
-    wrong = {}
-    for case in CASES:
-        if case.symptoms.stage in {"submit", "ssh", "create_env"}:
-            continue
-        told = diagnose(replace(case.symptoms, log=_by_ranks(case.symptoms.log))).kind
-        if told != case.kind:
-            wrong[case.name] = (case.kind, told)
-    assert wrong == {}
+    of_jobs = [case for case in CASES if case.symptoms.stage not in {"submit", "ssh", "create_env"}]
+    assert _told_wrong(of_jobs, _by_ranks) == {}
 
 
 def test_the_decisive_lines_alone_tell_the_same() -> None:

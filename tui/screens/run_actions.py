@@ -62,7 +62,7 @@ class RunScreen(Screen[None]):
 
     @property
     def chosen(self) -> object:
-        """What a person chose to look at; None when the screen follows the run."""
+        """What a person chose to look at, to be compared with what it is later."""
         return None
 
     def back_to_current(self) -> None:

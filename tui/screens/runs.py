@@ -246,7 +246,7 @@ class RunsScreen(Screen[None]):
         # Not as a toast: it would lie over the question's buttons.
         self._note(f"… counting what {run_id} takes on the disk")
         try:
-            taken = await self._at(chosen, lambda site: _removable_size(site, run_id))
+            taken = await in_background(self._asking(chosen, lambda site: _removable_size(site, run_id)))
             self._note("")
             if not late.welcome:
                 # The next letter of a text must not answer the question.
@@ -258,9 +258,7 @@ class RunsScreen(Screen[None]):
                 return
             self._note(f"… deleting {run_id}")
             late = LateAnswer(self)
-            remove = partial(
-                _with_site, chosen.place, hosts_of(self.app), lambda site: remove_run(site, run_id)
-            )
+            remove = self._asking(chosen, lambda site: remove_run(site, run_id))
             await promises_of(self.app).keep(f"deletion of {run_id}", remove)
         except UserError as error:
             self._note("")
@@ -269,8 +267,8 @@ class RunsScreen(Screen[None]):
         self.notify(f"{run_id} is deleted.", markup=False)
         self.action_reload()
 
-    async def _at(self, found: Found, ask: Callable[[Site], Answer]) -> Answer:
-        return await in_background(partial(_with_site, found.place, hosts_of(self.app), ask))
+    def _asking(self, found: Found, ask: Callable[[Site], Answer]) -> Callable[[], Answer]:
+        return partial(_with_site, found.place, hosts_of(self.app), ask)
 
     # --- search
 

@@ -226,11 +226,16 @@ class QueuePane(Vertical):
         self.set_scope(SCOPES[(SCOPES.index(self.scope) + 1) % len(SCOPES)])
         self.notify(f"The queue shows: {_WORDS[self.scope]}.", timeout=2)
 
-    async def _asked(self, ask: Callable[[Run], Answer]) -> Answer:
-        """What the scheduler answers; a person who has to wait for it is told so."""
+    async def _asked(self, ask: Callable[[Run], Answer], promise: str = "") -> Answer:
+        """What the scheduler answers; a person who has to wait for it is told so.
+
+        Args:
+            promise: what it is called where it has to come to its end.
+        """
         waiting = self.set_timer(PATIENCE, lambda: self.notify("The scheduler is being asked …"))
+        work = partial(self._live().do, ask)
         try:
-            return await in_background(lambda: self._live().do(ask))
+            return await (promises_of(self.app).keep(promise, work) if promise else in_background(work))
         finally:
             waiting.stop()
 
@@ -264,8 +269,7 @@ class QueuePane(Vertical):
             return
         late = LateAnswer(self.screen)
         try:
-            cancel = partial(self._live().do, lambda run: run.site.scheduler.cancel([job]))
-            await promises_of(self.app).keep(f"end of job {job}", cancel)
+            await self._asked(lambda run: run.site.scheduler.cancel([job]), f"end of job {job}")
         except UserError as error:
             late.show_error(error)
             return

@@ -111,9 +111,7 @@ class QueueTable(SteadyTable):
         self._shown = {}
         self._add_columns()
         self.show_jobs(self._jobs, self._now)
-        keys = list(self._shown)
-        row = keys.index(chosen) if chosen in keys else min(at, max(0, len(keys) - 1))
-        self._put_cursor(row)
+        self._put_cursor(list(self._shown), chosen, at)
         self.scroll_to(x=left, y=top, animate=False)
         if not stay:
             self.call_after_refresh(self._scroll_cursor_into_view)

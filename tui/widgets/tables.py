@@ -103,9 +103,7 @@ class SteadyTable(DataTable[Cell]):
         self._begin()
         for key, cells in wanted.items():
             self.add_row(*cells, key=key)
-        keys = list(wanted)
-        row = keys.index(chosen) if chosen in wanted else min(at, max(0, len(keys) - 1))
-        self._put_cursor(row)
+        self._put_cursor(list(wanted), chosen, at)
         self.scroll_to(y=scroll, animate=False)
 
     def _begin(self, columns: bool = False) -> None:
@@ -113,8 +111,9 @@ class SteadyTable(DataTable[Cell]):
         self.set_reactive(DataTable.cursor_coordinate, Coordinate(0, 0))
         self.clear(columns=columns)
 
-    def _put_cursor(self, row: int) -> None:
-        """The table's own way to move the cursor scrolls to it, always."""
+    def _put_cursor(self, keys: list[str], chosen: str | None, at: int) -> None:
+        """To the chosen row, else to the place `at` where it was; the table's own way scrolls to it, always."""
+        row = keys.index(chosen) if chosen in keys else min(at, max(0, len(keys) - 1))
         self.set_reactive(DataTable.cursor_coordinate, Coordinate(row, 0))
         self._highlight_cursor()
 
